@@ -1,0 +1,1 @@
+"""linen layers: one family a file."""

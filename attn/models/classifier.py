@@ -1,0 +1,99 @@
+"""Text classifiers: embedding, a body of attention, mean pooling, logits."""
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from attn.initializers import glorot_uniform
+from attn.layers import keras
+from attn.masks import attendable_keys
+from attn.shapes import Array, Logits, Tokens, Valid
+
+PADDING = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierConfig:
+    """What a classifier is. Sizes are positive; `__post_init__` raises ValueError with the field, the value and the rule.
+
+    body: "attention" is `num_layers` of Keras' Attention(use_scale=True), which has one head as wide as the embedding;
+    "multi_head" is `num_layers` of MultiHeadAttention, the i-th to `output_dims[i]` features; "transformer" is
+    `num_layers` of TransformerBlock. dropout_rate drops the output of every sub-layer of the body. mask_padding hides
+    padding (token 0) from the keys and from the pooling.
+    """
+
+    body: Literal["attention", "multi_head", "transformer"]
+    vocabulary_size: int
+    max_length: int
+    num_classes: int
+    embed_dim: int
+    num_layers: int
+    num_heads: int
+    key_dim: int
+    output_dims: tuple[int, ...]  # multi_head alone
+    feedforward_dim: int  # transformer alone
+    learned_positions: bool
+    dropout_rate: float
+    mask_padding: bool
+
+    def __post_init__(self):
+        if self.body not in ("attention", "multi_head", "transformer"):
+            raise ValueError(f"body={self.body!r} is none of attention, multi_head, transformer")
+        for field in ("vocabulary_size", "max_length", "embed_dim", "num_layers", "num_heads", "key_dim", "feedforward_dim"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)} is not positive")
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes={self.num_classes} is less than 2")
+        if not 0 <= self.dropout_rate < 1:
+            raise ValueError(f"dropout_rate={self.dropout_rate} is not in [0, 1)")
+        if self.body == "attention" and (self.num_heads, self.key_dim) != (1, self.embed_dim):
+            raise ValueError(
+                f"num_heads={self.num_heads}, key_dim={self.key_dim}: body 'attention' has no projections, "
+                f"so num_heads is 1 and key_dim is embed_dim={self.embed_dim}"
+            )
+        if self.body == "multi_head" and (len(self.output_dims) != self.num_layers or min(self.output_dims) < 1):
+            raise ValueError(f"output_dims={self.output_dims} does not hold num_layers={self.num_layers} positive sizes")
+
+
+class Classifier(nn.Module):
+    """The four models of the blog post are settings of this one; see `configs/`."""
+
+    config: ClassifierConfig
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, *, deterministic: bool = True) -> Logits:
+        """int tokens `[*B, T]` to logits `[*B, C]`; the rng named "dropout" is needed unless `deterministic`.
+
+        With mask_padding a review of nothing but padding pools to 0, so its logits are the bias of the last layer.
+        """
+        config = self.config
+        valid = tokens != PADDING if config.mask_padding else None
+        mask = None if valid is None else attendable_keys(valid)
+        positions = config.max_length if config.learned_positions else None
+        x = keras.TokenAndPositionEmbedding(config.vocabulary_size, config.embed_dim, positions, name="embedding")(tokens)
+        for index in range(config.num_layers):
+            x = self._layer(index, x, mask, deterministic)
+        return nn.Dense(config.num_classes, kernel_init=glorot_uniform(), name="logits")(mean_pool(x, valid))
+
+    def _layer(self, index: int, x: Array, mask: Array | None, deterministic: bool) -> Array:
+        config, name = self.config, f"{self.config.body}_{index}"
+        if config.body == "transformer":
+            block = keras.TransformerBlock(
+                config.num_heads, config.key_dim, config.feedforward_dim, config.dropout_rate, name=name
+            )
+            return block(x, mask=mask, deterministic=deterministic)
+        if config.body == "multi_head":
+            layer = keras.MultiHeadAttention(config.num_heads, config.key_dim, output_dim=config.output_dims[index], name=name)
+        else:
+            layer = keras.Attention(use_scale=True, name=name)
+        return nn.Dropout(config.dropout_rate, deterministic=deterministic)(layer(x, x, mask=mask))
+
+
+def mean_pool(x: Array, valid: Valid | None) -> Array:
+    """`[*B, T, D]` to `[*B, D]`: the mean over the positions, or over the valid ones alone (0 where there is none)."""
+    if valid is None:
+        return jnp.mean(x, axis=-2)
+    total = jnp.sum(jnp.where(valid[..., None], x, 0), axis=-2)
+    return total / jnp.maximum(jnp.sum(valid, axis=-1, keepdims=True), 1)

@@ -1,0 +1,38 @@
+"""The defaults that the pages share. Every default of the project lives in this folder."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def defaults(data: str) -> ConfigDict:
+    """What the four pages have in common, for a corpus by name."""
+    config = ConfigDict()
+    config.seed = 0
+    config.epochs = 10
+    config.batch_size = 512  # examples; the last batch of an epoch may be smaller
+    config.learning_rate = 1e-3  # of attn.keras_adam
+    config.steps_per_call = placeholder(int)  # steps that one compiled call runs; None: as many as take about a second
+
+    config.data = ConfigDict()
+    config.data.name = data  # imdb | verdicts
+    config.data.dir = placeholder(str)  # where imdb lives; None: TFDS_DATA_DIR, then ~/tensorflow_datasets
+    config.data.vocabulary_size = placeholder(int)  # ids, with padding, start and unknown; None: the data's own
+    config.data.max_length = placeholder(int)  # tokens, the last ones are kept; None: the data's own
+
+    config.model = ConfigDict()
+    config.model.body = "transformer"  # attention | multi_head | transformer
+    config.model.num_classes = 2
+    config.model.embed_dim = 16
+    config.model.num_layers = 1
+    config.model.num_heads = 2
+    config.model.key_dim = 16  # a head
+    config.model.output_dims = (16, 20)  # of the layers of multi_head alone
+    config.model.feedforward_dim = 64  # of transformer alone
+    config.model.learned_positions = False
+    config.model.dropout_rate = 0.0  # on the output of every sub-layer of the body
+    config.model.mask_padding = False  # True hides padding from the keys and the pooling
+
+    if data == "verdicts":  # 8,000 reviews of at most 23 words
+        config.batch_size = 64
+        config.learning_rate = 3e-3
+    return config

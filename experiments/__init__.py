@@ -1,0 +1,1 @@
+"""Experiments on attention: configs in, curves out. Effects live here; run as `python -m experiments COMMAND`."""

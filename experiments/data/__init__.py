@@ -1,0 +1,1 @@
+"""From reviews to token arrays: one module a corpus."""

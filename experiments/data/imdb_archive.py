@@ -1,0 +1,162 @@
+"""The reviews of an IMDB archive, streamed and never extracted: either all of them, or one line that says what is wrong."""
+
+import dataclasses
+import gzip
+import hashlib
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
+
+from experiments.errors import DataError
+
+SPLITS = ("train", "test")
+LABELS = ("neg", "pos")  # the index is the label
+REVIEWS_PER_FOLDER = 12_500
+
+# The longest official review has 13,704 bytes; the official archive unpacks to some 0.4 GB in 100,000 members.
+LARGEST_REVIEW = 1_000_000
+LARGEST_TAR = 2**30
+MOST_MEMBERS = 250_000
+
+_REVIEW = re.compile(r"aclImdb/((?:train|test)/(?:pos|neg))/([0-9]+_[0-9]+\.txt)")
+
+
+class Review(NamedTuple):
+    """name: the member's name in the archive. text: its bytes, stripped. label: index into LABELS."""
+
+    name: str
+    text: bytes
+    label: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """sha256 of the archive file, and its reviews by split: pos then neg, file names sorted as strings (Keras' order)."""
+
+    sha256: str
+    splits: dict[str, list[Review]]
+
+
+def read_archive(path: Path, reviews_per_folder: int = REVIEWS_PER_FOLDER) -> Archive:
+    """Reads every labelled review of an archive with the layout of aclImdb_v1.tar.gz, in one pass, writing nothing.
+
+    Raises:
+      DataError: one line with the archive, the member or value and the rule.
+    """
+    try:
+        with path.open("rb") as file:
+            hashing = _Hashing(file)
+            folders = _read_folders(path, hashing)
+    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError, ValueError, ArithmeticError, RecursionError) as error:
+        # The last three are what tarfile raises over headers that were made to confuse it.
+        kind = "is truncated" if isinstance(error, EOFError) else "is no intact gzipped tar"
+        raise DataError(f"IMDB archive {path} {kind}: {one_line(error)}") from error
+    except OSError as error:
+        raise DataError(f"IMDB archive {path} cannot be read: {error.strerror or one_line(error)}") from error
+    _check_counts(path, folders, reviews_per_folder)
+    return Archive(hashing.sha256.hexdigest(), {split: list(_ordered(folders, split)) for split in SPLITS})
+
+
+def archive_sha256(path: Path) -> str:
+    """The sha256 of a file. Raises DataError, one line, where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"IMDB archive {path} cannot be read: {error.strerror or one_line(error)}") from error
+
+
+def _read_folders(path: Path, file: "_Hashing") -> dict[str, dict[str, bytes]]:
+    """{"train/pos": {"0_9.txt": text}} for the four folders.
+
+    gzip and `r|` rather than `r|gz`, because tarfile's own gzip reader does not check the checksum at the end.
+    """
+    folders: dict[str, dict[str, bytes]] = {f"{split}/{label}": {} for split in SPLITS for label in LABELS}
+    with gzip.GzipFile(fileobj=file, mode="rb") as unzipped:
+        capped = _Capped(unzipped, path)
+        with tarfile.open(fileobj=capped, mode="r|") as tar:
+            for number, member in enumerate(tar, start=1):
+                if number > MOST_MEMBERS:
+                    raise DataError(f"IMDB archive {path} has more than {MOST_MEMBERS:,} members, the most that are read")
+                _check_member(path, member)
+                if (match := _REVIEW.fullmatch(member.name)) and member.isreg():
+                    folder, name = folders[match[1]], match[2]
+                    if name in folder:
+                        raise DataError(f"IMDB archive {path}: member {_shown(member)} occurs twice")
+                    folder[name] = _read_review(path, tar, member)
+        while capped.read(2**20):  # past the tar's end, up to gzip's checksum, so that sha256 saw the whole file as well
+            pass
+    return folders
+
+
+def _check_member(path: Path, member: tarfile.TarInfo) -> None:
+    parts = PurePosixPath(member.name).parts
+    broken: dict[str, bool] = {
+        "has an absolute name": member.name.startswith("/"),
+        "has '..' in its name": ".." in parts,
+        "is not under aclImdb/": parts[:1] != ("aclImdb",),
+        "is a link": member.issym() or member.islnk(),
+        "is neither a file nor a directory": not (member.isdir() or member.isreg()) or member.issparse(),
+    }
+    for rule, is_broken in broken.items():
+        if is_broken:
+            raise DataError(f"IMDB archive {path}: member {_shown(member)} {rule}")
+
+
+def _read_review(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    if member.size > LARGEST_REVIEW:
+        raise DataError(f"IMDB archive {path}: member {_shown(member)} has {member.size:,} bytes, more than {LARGEST_REVIEW:,}")
+    content = tar.extractfile(member)
+    assert content is not None, "a regular file has content"
+    # Stripped as tensorflow_datasets does it. No token depends on it, and no review of the archive changes.
+    return content.read().strip()
+
+
+def _check_counts(path: Path, folders: dict[str, dict[str, bytes]], expected: int) -> None:
+    if any(len(folder) != expected for folder in folders.values()):
+        found = ", ".join(f"{name} {len(folder):,}" for name, folder in folders.items())
+        raise DataError(f"IMDB archive {path} does not hold {expected:,} reviews in each folder: {found}")
+
+
+def _ordered(folders: dict[str, dict[str, bytes]], split: str) -> Iterator[Review]:
+    for label in ("pos", "neg"):
+        for name, text in sorted(folders[f"{split}/{label}"].items()):
+            yield Review(f"aclImdb/{split}/{label}/{name}", text, LABELS.index(label))
+
+
+def _shown(member: tarfile.TarInfo) -> str:
+    return ascii(member.name[:120])  # ascii, because a name may hold newlines, escape sequences and lone surrogates
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class _Hashing:
+    """A reader that knows the sha256 of all that was read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.sha256 = file, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        block = self.file.read(size)
+        self.sha256.update(block)
+        return block
+
+
+class _Capped:
+    """A reader that refuses to give more than LARGEST_TAR bytes: a small archive can unpack to a very large tar."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self.file, self.path, self.left = file, path, LARGEST_TAR
+
+    def read(self, size: int) -> bytes:
+        block = self.file.read(size)
+        self.left -= len(block)
+        if self.left < 0:
+            raise DataError(f"IMDB archive {self.path} unpacks to more than {LARGEST_TAR:,} bytes, the most that is read")
+        return block

@@ -1,0 +1,135 @@
+"""IMDB as `keras.datasets.imdb` has it: tokenised once, then read from arrays that are mapped, not loaded."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.data import imdb, imdb_archive, tokenizer
+from experiments.data.corpus import Corpus, Split
+from experiments.data.tokenizer import Tokenizer
+from experiments.errors import DataError
+
+FORMAT = 1  # to be raised whenever other arrays come out of the same archive and settings
+VOCABULARY_SIZE, MAX_LENGTH = 10_000, 256
+VALIDATION_SIZE = 10_000  # the first of the shuffled train, as in the Keras examples
+SHUFFLE_SEED = 113  # keras.datasets.imdb's
+
+
+def load(
+    vocabulary_size: int | None = None,
+    max_length: int | None = None,
+    data_dir: Path | None = None,
+    archive: Path | None = None,
+) -> Corpus:
+    """The IMDB corpus: 15,000 reviews to train on, 10,000 for validation, 25,000 for test, in Keras' order.
+
+    The first call for an archive prepares it (10 s), the first for given settings tokenises (15 s); later ones map arrays.
+
+    Args:
+      vocabulary_size: ids from here on become 2; None is 10,000.
+      max_length: tokens a review, the last ones; None is 256.
+      data_dir, archive: see `imdb.prepare`.
+
+    Raises:
+      ValueError: a setting that cannot be honoured.
+      DataError: one line where the data is missing or damaged.
+    """
+    settings = {
+        "vocabulary_size": VOCABULARY_SIZE if vocabulary_size is None else vocabulary_size,
+        "max_length": MAX_LENGTH if max_length is None else max_length,
+    }
+    tokenizer.check_settings(**settings)
+    prepared = imdb.prepare(archive, data_dir)
+    identity = {"format": FORMAT, "archive_sha256": imdb.prepared_sha256(prepared), **settings}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    folder = imdb.data_directory(data_dir) / "imdb_labeled_arrays" / digest[:16]
+    if not folder.exists():  # it gets its name once it is complete
+        _write(folder, prepared, identity)
+    return _open(folder, **settings)
+
+
+def keras_orders(*sizes: int) -> list[np.ndarray]:
+    """For each split the indices of its reviews in Keras' order: one random state shuffles train, then test."""
+    random = np.random.RandomState(SHUFFLE_SEED)
+    orders = [np.arange(size) for size in sizes]
+    for order in orders:
+        random.shuffle(order)
+    return orders
+
+
+def _write(folder: Path, prepared: Path, identity: dict[str, Any]) -> None:
+    staging = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        with imdb.no_leftovers(folder.parent), contextlib.ExitStack() as stack:
+            staging.mkdir()
+            stack.callback(shutil.rmtree, staging, ignore_errors=True)
+            _tokenise(staging, prepared, identity)
+            staging.rename(folder)
+    except OSError as error:
+        if not folder.exists():  # else another process was faster, with the same arrays
+            raise DataError(f"IMDB cannot be tokenised into {folder}: {imdb_archive.one_line(error)}") from error
+
+
+def _tokenise(folder: Path, prepared: Path, identity: dict[str, Any]) -> None:
+    from experiments.data import imdb_builder
+
+    reviews = {split: list(imdb_builder.read(prepared, split)) for split in imdb_archive.SPLITS}
+    words = tokenizer.rank_words(tokenizer.count_words(text for text, _ in reviews["train"]))
+    (folder / "words.txt").write_bytes(b"\n".join(words))  # no word holds a newline; some are not UTF-8
+    encoder = Tokenizer(words, identity["vocabulary_size"], identity["max_length"])
+    for (split, examples), order in zip(reviews.items(), keras_orders(*map(len, reviews.values())), strict=True):
+        tokens, labels = _arrays(encoder, [examples[i] for i in order])
+        np.save(folder / f"{split}_tokens.npy", tokens, allow_pickle=False)
+        np.save(folder / f"{split}_labels.npy", labels, allow_pickle=False)
+    files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    (folder / "manifest.json").write_text(json.dumps({**identity, "sha256": files}, indent=2))
+
+
+def _arrays(encoder: Tokenizer, examples: Sequence[tuple[bytes, int]]) -> tuple[np.ndarray, np.ndarray]:
+    import tqdm
+
+    shown = tqdm.tqdm(examples, desc="Tokenising IMDB", unit=" reviews")
+    tokens = encoder.pad([encoder.encode(text).ids for text, _ in shown])
+    return tokens, np.array([label for _, label in examples], np.int8)
+
+
+def _open(folder: Path, vocabulary_size: int, max_length: int) -> Corpus:
+    words = tuple(_checked(folder, "words.txt").read_bytes().split(b"\n"))
+    train = _open_split(folder, "train")
+    return Corpus(
+        tokenizer=Tokenizer(words, vocabulary_size, max_length),
+        train=Split(train.tokens[VALIDATION_SIZE:], train.labels[VALIDATION_SIZE:]),
+        validation=Split(train.tokens[:VALIDATION_SIZE], train.labels[:VALIDATION_SIZE]),
+        test=functools.partial(_open_split, folder, "test"),
+    )
+
+
+def _open_split(folder: Path, split: str) -> Split:
+    files = (_checked(folder, f"{split}_{name}.npy") for name in ("tokens", "labels"))
+    return Split(*(np.load(path, mmap_mode="r", allow_pickle=False) for path in files))
+
+
+def _checked(folder: Path, name: str) -> Path:
+    """The path of a file whose content is what was written: an array with a flipped bit would be trained on silently."""
+    try:
+        expected = json.loads((folder / "manifest.json").read_bytes())["sha256"][name]
+        if _sha256(folder / name) != expected:
+            raise ValueError("its sha256 is not the one in manifest.json")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{name}: {imdb_archive.one_line(error)}"
+        raise DataError(f"{folder} is damaged ({reason}); remove it, and it is made again") from error
+    return folder / name
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

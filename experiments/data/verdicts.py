@@ -1,0 +1,129 @@
+"""Reviews from a small grammar, embedded: a label that hangs on the order of the words, and on nothing else.
+
+Every review holds two opinions that disagree: one is the writer's verdict, the other is conceded, denied, overtaken by the
+end of the film or somebody else's. Exchanging the two gives an anagram with the other label ("the music was dull, but the
+film was lovely", "the music was lovely, but the film was dull"), and both stand in the same split. So whatever is blind to
+order is right about exactly one of the two: its accuracy is one half on every split, however large the model.
+"""
+
+import collections
+
+import numpy as np
+
+from experiments.data.corpus import Corpus, Split
+from experiments.data.tokenizer import Tokenizer
+
+SIZES = {"train": 8_000, "validation": 2_000, "test": 2_000}
+MAX_WORDS = 23
+
+Review = tuple[str, int]  # text, label: 1 where the writer's verdict is positive
+
+# {verdict} and {other} hold an opinion ("lovely", "very dull", "far from dull"); under a negation of the template's own they
+# are {Verdict} and {Other}, an adjective alone.
+TEMPLATES = {
+    "contrast": (
+        "the {aspect} was {other}, but the {film} was {verdict}",
+        "the {aspect} was {other}, and yet the {film} was {verdict}",
+        "although the {aspect} was {other}, the {film} was {verdict}",
+        "even if the {aspect} was {other}, i thought the {film} was {verdict}",
+        "the {film} was {verdict}, although the {aspect} was {other}",
+        "i thought the {film} was {verdict}, even if the {aspect} was {other}",
+    ),
+    "change": (
+        "at first the {film} was {other}, but in the end it was {verdict}",
+        "although the {film} was {other} at first, it was {verdict} in the end",
+        "in the end the {film} was {verdict}, even if it was {other} at first",
+        "i expected the {film} to be {Other}, but it was {Verdict}",
+        "the {film} was {Verdict}, although i expected it to be {Other}",
+    ),
+    "negation": (
+        "the {film} was not {Other} but {Verdict}",
+        "the {film} was {Verdict}, not {Other}",
+        "the {film} was never {Other}, it was always {Verdict}",
+        "the {film} was always {Verdict} and never {Other}",
+        "nothing about the {film} was {Other}, it was {Verdict}",
+        "i would not call the {film} {Other}, i would call it {Verdict}",
+        "i would call the {film} {Verdict}, i would never call it {Other}",
+    ),
+    "quotation": (
+        "{they} said the {film} was {other}, but i thought it was {verdict}",
+        "although {they} said the {film} was {other}, i thought it was {verdict}",
+        "i thought the {film} was {verdict}, although {they} said it was {other}",
+        "{they} said the {film} was {other}, which is wrong, because it was {verdict}",
+        "{they} said the {film} was {verdict} and i agree, even if {others} said it was {other}",
+        "{they} said the {film} was {other}, but i agree with {others}, who said it was {verdict}",
+    ),
+}
+NOUNS = {
+    "film": ("film", "movie", "comedy", "drama", "documentary"),
+    "aspect": ("music", "plot", "acting", "dialogue", "script", "cast", "camera work", "opening scene"),
+}
+PEOPLE = ("my friends", "my brother", "my sister", "my neighbours", "the critics", "the reviewers")
+# None so strong or so weak that "not" before it leaves a reader in doubt ("not perfect", "not terrible").
+ADJECTIVES = (
+    ("bad", "bland", "boring", "clumsy", "annoying", "disappointing", "dreary", "dull")
+    + ("forgettable", "irritating", "predictable", "pretentious", "shallow", "stupid", "tedious", "tiresome"),
+    ("beautiful", "charming", "clever", "delightful", "engaging", "enjoyable", "exciting", "good")
+    + ("original", "gripping", "impressive", "interesting", "lovely", "memorable", "moving", "pleasant"),
+)
+EMPHASES = ("", "", "", "very ", "really ")
+NEGATIONS = ("not ", "not at all ", "far from ", "anything but ")
+OPENINGS = ("", "", "", "honestly, ", "well, ", "frankly, ", "in short, ", "to be honest, ", "i must say, ")
+ENDINGS = ("", "", "", ", enough said", ", that is all", ", and that is all i have to say")
+
+
+def reviews(seed: int) -> dict[str, list[Review]]:
+    """The splits of SIZES by name: no text twice, and beside each review, in its split, the anagram with the other label."""
+    rng = np.random.default_rng(seed)
+    texts, pairs = set(), []
+    while 2 * len(pairs) < sum(SIZES.values()):
+        pair = _pair(rng)
+        if texts.isdisjoint(pair) and len(pair[0].split()) <= MAX_WORDS:
+            texts.update(pair)
+            pairs.append([(text, label) for label, text in enumerate(pair)])
+    splits, start = {}, 0
+    for name, size in SIZES.items():
+        shuffled = [review for pair in pairs[start : start + size // 2] for review in pair]
+        splits[name] = [shuffled[index] for index in rng.permutation(size)]
+        start += size // 2
+    return splits
+
+
+def _pair(rng: np.random.Generator) -> tuple[str, str]:
+    """The review with a negative verdict and its anagram with a positive one."""
+
+    def pick(options):
+        return options[rng.integers(len(options))]
+
+    def opinion(positive: int) -> str:
+        if rng.random() < 0.3:
+            return pick(NEGATIONS) + pick(ADJECTIVES[1 - positive])
+        return pick(EMPHASES) + pick(ADJECTIVES[positive])
+
+    template = pick(OPENINGS) + pick(TEMPLATES[pick(tuple(TEMPLATES))]) + pick(ENDINGS)
+    they, others = rng.permutation(len(PEOPLE))[:2]
+    words = {name: pick(nouns) for name, nouns in NOUNS.items()} | {"they": PEOPLE[they], "others": PEOPLE[others]}
+    bare, full = [pick(adjectives) for adjectives in ADJECTIVES], [opinion(0), opinion(1)]
+
+    def text(label: int) -> str:
+        slots = {"verdict": full[label], "other": full[1 - label], "Verdict": bare[label], "Other": bare[1 - label]}
+        return template.format(**words, **slots)
+
+    return text(0), text(1)
+
+
+def load(vocabulary_size: int | None, max_length: int | None, seed: int = 0) -> Corpus:
+    """The reviews as tokens; None is the data's own: every word has an id, and the longest review fits.
+
+    The words are ranked by their count in train, then by the alphabet.
+    """
+    splits = reviews(seed)
+    counts = collections.Counter(word for text, _ in splits["train"] for word in text.replace(",", "").split())
+    words = tuple(word.encode() for word in sorted(counts, key=lambda word: (-counts[word], word)))
+    tokenizer = Tokenizer(words, vocabulary_size or len(words) + 3, max_length or MAX_WORDS + 1)
+
+    def split(name: str) -> Split:
+        tokens = tokenizer.pad([tokenizer.encode(text.encode()).ids for text, _ in splits[name]])
+        return Split(tokens, np.array([label for _, label in splits[name]], np.int8))
+
+    return Corpus(tokenizer, split("train"), split("validation"), lambda: split("test"))

@@ -1,0 +1,68 @@
+"""Where the numbers of a run go while it runs: metrics.jsonl, TensorBoard, and the line that a person watches."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from tensorboardX import SummaryWriter
+
+from experiments import run_folder
+
+
+class Metrics:
+    """A row an epoch to `metrics.jsonl`, flushed, and to TensorBoard. A context manager."""
+
+    def __init__(self, workdir: Path):
+        self._file = (workdir / run_folder.METRICS).open("w")
+        self._board = SummaryWriter(str(workdir / "tensorboard"))
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, row: dict[str, Any]) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        for name, value in row.items():
+            if name not in ("epoch", "step"):
+                self._board.add_scalar(name, value, row["epoch"])
+
+
+class Progress:
+    """Keras' progress line: rewritten in a terminal as the epoch goes on, printed once an epoch elsewhere."""
+
+    def __init__(self, epochs: int, stream: TextIO | None = None):
+        self._epochs = epochs
+        self._stream = stream or sys.stdout
+        self._width = 0
+
+    def update(self, epoch: int, step: int, steps: int, loss: float, accuracy: float, seconds: float, examples: int) -> None:
+        """Where the epoch stands after `step` of `steps`, `seconds` and `examples` in."""
+        if not self._stream.isatty():
+            return
+        bar = "━" * (20 * step // steps)
+        left = seconds / step * (steps - step)
+        self._show(
+            f"Epoch {epoch:2d}/{self._epochs} {step:4d}/{steps} {bar:<20} loss {loss:.4f}  accuracy {accuracy:.4f}"
+            f"  {examples / seconds:,.0f} examples/s  {left:.0f} s left"
+        )
+
+    def epoch(self, row: dict[str, Any], seconds_left: float) -> None:
+        """The epoch's row, for good."""
+        left = f"  {seconds_left:.0f} s left" if seconds_left else ""
+        self._show(
+            f"Epoch {row['epoch']:2d}/{self._epochs}  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
+            f"  val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}"
+            f"  {row['step_milliseconds']:.1f} ms/step  {row['examples_per_second']:,.0f} examples/s{left}"
+        )
+        print(file=self._stream, flush=True)
+        self._width = 0
+
+    def _show(self, line: str) -> None:
+        start = "\r" if self._stream.isatty() else ""
+        print(f"{start}{line:<{self._width}}", end="", file=self._stream, flush=True)
+        self._width = len(line)

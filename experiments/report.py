@@ -1,0 +1,67 @@
+"""Curves and tables, from the rows of finished runs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Rows = Sequence[Mapping[str, Any]]  # one run, a row an epoch
+PANELS = {
+    "train_loss": "training loss",
+    "train_accuracy": "training accuracy",
+    "val_loss": "validation loss",
+    "val_accuracy": "validation accuracy",
+}
+_COLOURS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE")  # Paul Tol's bright, safe for the colour blind
+
+
+def draw_curves(folder: Path, runs: Mapping[str, Sequence[Rows]], blog: Mapping[str, Rows] | None = None) -> None:
+    """`curves.png` and `curves.svg`: loss and accuracy, train and validation.
+
+    A line a model is the mean over its runs, the band around it their minimum to maximum; the blog's curve is dashed.
+    """
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    for axes, (column, title) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
+        for colour, (model, seeds) in zip(_COLOURS, runs.items(), strict=False):
+            _draw_model(axes, colour, model, column, seeds)
+            if blog and model in blog:
+                axes.plot(*_curve(blog[model], column), "--", color=colour, linewidth=1.2, dashes=(4, 2))
+        axes.set(title=title, xlabel="epoch", ylabel="nats" if column.endswith("loss") else "share of reviews")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.25)
+    legend = figure.axes[0]
+    if blog:
+        legend.plot([], [], "--", color="black", linewidth=1.2, label="the blog")
+    legend.legend(frameon=False)
+    with matplotlib.rc_context({"svg.hashsalt": "attn"}):  # the same bytes from the same rows
+        figure.savefig(folder / "curves.png", dpi=110, metadata={"Software": None})
+        figure.savefig(folder / "curves.svg", metadata={"Date": None})
+
+
+def _draw_model(axes: Axes, colour: str, model: str, column: str, seeds: Sequence[Rows]) -> None:
+    epochs = _curve(seeds[0], column)[0]
+    values = np.array([_curve(rows, column)[1] for rows in seeds])
+    single = len(epochs) == 1  # a line of one point is invisible
+    axes.plot(epochs, values.mean(0), color=colour, linewidth=1.8, label=model, marker="o" if single else None)
+    if len(seeds) > 1:
+        axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+
+
+def _curve(rows: Rows, column: str) -> tuple[list[int], list[float]]:
+    return [row["epoch"] for row in rows], [row[column] for row in rows]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table that also reads well in a terminal: the first column to the left, the others to the right."""
+    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
+    return "\n".join([line(header), rule, *map(line, rows)])

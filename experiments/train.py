@@ -1,0 +1,179 @@
+"""One run: a config in, a folder of curves out."""
+
+import math
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments import build, report, run_folder, settings, steps
+from experiments.data.corpus import Corpus, Split
+from experiments.errors import Refusal
+from experiments.metrics import Metrics, Progress
+
+_CALL_SECONDS = 1.0  # how long a compiled call should take: long enough to cost nothing, short enough to watch
+
+
+class Diverged(Refusal):
+    """The loss is no longer a number."""
+
+    exit_code = 3
+
+
+def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Trains, evaluates on test once, and returns what `result.json` holds."""
+    settings.check(config)
+    run_folder.start(workdir, config)
+    corpus = build.build_corpus(config)
+    model = build.build_model(config, corpus.tokenizer)
+    programs = build.build_programs(config, model)
+    state, rows, seconds = _fit(config, programs, corpus, workdir)
+
+    evaluate, test_compile_seconds = _evaluation(programs, state.params, corpus.test())
+    test_loss, test_accuracy = evaluate(state.params)
+    run_folder.save(workdir, state.params, corpus.tokenizer)
+    report.draw_curves(workdir, {workdir.name: [rows]})
+    best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    result = {
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "best_epoch": best["epoch"],  # the highest val_accuracy
+        "best_val_loss": best["val_loss"],
+        "best_val_accuracy": best["val_accuracy"],
+        "final_val_loss": rows[-1]["val_loss"],
+        "final_val_accuracy": rows[-1]["val_accuracy"],
+        "test_loss": test_loss,
+        "test_accuracy": test_accuracy,
+        "train_seconds": seconds,
+        "compile_seconds": sum(row["compile_seconds"] for row in rows) + test_compile_seconds,
+        "vocabulary_size": corpus.tokenizer.vocabulary_size,
+        "max_length": corpus.tokenizer.max_length,
+        **provenance(),
+    }
+    run_folder.write_json(workdir / run_folder.RESULT, result)
+    return result
+
+
+def _fit(config: ConfigDict, programs: steps.Programs, corpus: Corpus, workdir: Path) -> tuple[steps.State, list, float]:
+    """Trains all epochs; returns the state, the rows and the seconds of training, compilation and evaluation left out."""
+    state = programs.initial_state(config.seed)
+    examples = programs.replicate(steps.Examples(*_arrays(corpus.train)))
+    epoch_calls = _Epochs(config, programs, state, examples)
+    evaluate, compile_seconds = _evaluation(programs, state.params, corpus.validation)
+    compile_seconds += epoch_calls.compile_seconds
+    progress, rows, train_seconds, started = Progress(config.epochs), [], 0.0, time.monotonic()
+    with Metrics(workdir) as metrics:
+        for epoch in range(1, config.epochs + 1):
+            state, sums, seconds = epoch_calls.run(state, epoch, progress)
+            train_seconds += seconds
+            loss, accuracy = sums.means()
+            val_loss, val_accuracy = evaluate(state.params)
+            rows.append(
+                {
+                    "epoch": epoch,
+                    "step": int(state.step),
+                    "train_loss": loss,
+                    "train_accuracy": accuracy,
+                    "val_loss": val_loss,
+                    "val_accuracy": val_accuracy,
+                    "examples_per_second": int(sums.examples) / seconds,
+                    "real_tokens_per_second": int(sums.tokens) / seconds,
+                    "step_milliseconds": 1e3 * seconds / epoch_calls.steps,
+                    "compile_seconds": compile_seconds if epoch == 1 else 0.0,
+                }
+            )
+            if not math.isfinite(loss) or not math.isfinite(val_loss):
+                raise Diverged(f"epoch {epoch}: loss {loss}, val_loss {val_loss} at config.learning_rate={config.learning_rate}")
+            metrics.write(rows[-1])
+            progress.epoch(rows[-1], (time.monotonic() - started) / epoch * (config.epochs - epoch))
+    return state, rows, train_seconds
+
+
+class _Epochs:
+    """Runs epochs of the compiled training program, some steps a call."""
+
+    def __init__(self, config: ConfigDict, programs: steps.Programs, state: steps.State, examples: steps.Examples):
+        self._programs, self._examples = programs, examples
+        self._adapt = config.steps_per_call is None
+        self._steps_per_call = 1 if self._adapt else config.steps_per_call
+        order = self._order(state, 1)
+        self.steps = order.shape[0]
+        arguments = (programs, state, self._zero(), examples, order, 0, 1)
+        self._train, self.compile_seconds = _compile(steps.Programs.train, *arguments)
+
+    def run(self, state: steps.State, epoch: int, progress: Progress) -> tuple[steps.State, steps.Sums, float]:
+        """One epoch; its seconds are those of its steps, waited for."""
+        order, sums, first, seconds = self._order(state, epoch), self._zero(), 0, 0.0
+        jax.block_until_ready(order)
+        while first < self.steps:
+            last = min(first + self._steps_per_call, self.steps)
+            started = time.monotonic()
+            state, sums = jax.block_until_ready(self._train(state, sums, self._examples, order, first, last))
+            call_seconds = time.monotonic() - started
+            seconds += call_seconds
+            if self._adapt:
+                self._steps_per_call = max(1, round(_CALL_SECONDS * (last - first) / call_seconds))
+            first = last
+            progress.update(epoch, last, self.steps, *sums.means(), seconds, int(sums.examples))
+        return state, sums, seconds
+
+    def _order(self, state: steps.State, epoch: int) -> jax.Array:
+        return self._programs.replicate(self._programs.order(state.rng, epoch - 1, self._examples.labels.size))
+
+    def _zero(self) -> steps.Sums:
+        return self._programs.replicate(steps.Sums.zero())
+
+
+def _evaluation(programs: steps.Programs, params: Any, split: Split) -> tuple[Callable[[Any], tuple[float, float]], float]:
+    """A function from parameters to mean loss and accuracy on a split, and the seconds that compiling it took."""
+    examples = programs.replicate(steps.Examples(*_arrays(split)))
+    compiled, seconds = _compile(steps.Programs.evaluate, programs, params, examples)
+    return lambda params: compiled(params, examples).means(), seconds
+
+
+def evaluate(workdir: Path, split: str) -> dict[str, float]:
+    """Loss and accuracy of a finished run on "validation" or "test", under the keys of its metrics."""
+    run = run_folder.load(workdir)
+    corpus = build.build_corpus(run.config)
+    programs = build.build_programs(run.config, run.model)
+    params = programs.replicate(run.params)
+    loss, accuracy = _evaluation(programs, params, corpus.test() if split == "test" else corpus.validation)[0](params)
+    prefix = "test" if split == "test" else "val"
+    return {f"{prefix}_loss": loss, f"{prefix}_accuracy": accuracy}
+
+
+def _compile(program: Any, *arguments: Any) -> tuple[Callable, float]:
+    started = time.monotonic()
+    compiled = program.lower(*arguments).compile()
+    return compiled, time.monotonic() - started
+
+
+def _arrays(split: Split) -> tuple[jax.Array, jax.Array]:
+    return jax.numpy.asarray(split.tokens), jax.numpy.asarray(split.labels)
+
+
+def provenance() -> dict[str, Any]:
+    """What made the numbers: versions, device and commit ("+" where the tree had changes; None outside git)."""
+    device = jax.local_devices()[0]
+    kind = platform.processor() or platform.machine() if device.platform == "cpu" else device.device_kind
+    return {
+        "versions": {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")},
+        "device": f"{device.platform} × {jax.local_device_count()}, {kind}",
+        "git_commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    def git(*arguments: str) -> str:
+        root = Path(__file__).parent
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
