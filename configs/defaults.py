@@ -1,12 +1,14 @@
 """The defaults that the pages share. Every default of the project lives in this folder."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 
-def defaults(data: str) -> ConfigDict:
+def defaults(data: str) -> Any:
     """What the four pages have in common, for a corpus by name."""
-    config = ConfigDict()
+    config: Any = ConfigDict()  # its fields have no static types
     config.seed = 0
     config.epochs = 10
     config.batch_size = 512  # examples; the last batch of an epoch may be smaller

@@ -1,6 +1,6 @@
 """Two layers of Keras' MultiHeadAttention, to 16 and to 20 features: 2 heads of 2.
 
-    python -m experiments train --config=configs/multi_head.py --workdir=runs/multi_head
+python -m experiments train --config=configs/multi_head.py --workdir=runs/multi_head
 """
 
 from configs.defaults import defaults

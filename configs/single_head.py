@@ -1,6 +1,6 @@
 """Two layers of Keras' Attention(use_scale=True): no projections, one trained scalar each.
 
-    python -m experiments train --config=configs/single_head.py --workdir=runs/single_head
+python -m experiments train --config=configs/single_head.py --workdir=runs/single_head
 """
 
 from configs.defaults import defaults

@@ -1,6 +1,6 @@
 """One post-norm transformer block of 2 heads of 16, feed-forward 64, without positions.
 
-    python -m experiments train --config=configs/transformer.py --workdir=runs/transformer
+python -m experiments train --config=configs/transformer.py --workdir=runs/transformer
 """
 
 from configs.defaults import defaults

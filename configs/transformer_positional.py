@@ -1,6 +1,6 @@
 """The transformer with learned position embeddings.
 
-    python -m experiments train --config=configs/transformer_positional.py --workdir=runs/transformer_positional
+python -m experiments train --config=configs/transformer_positional.py --workdir=runs/transformer_positional
 """
 
 from configs import transformer
