@@ -1,15 +1,16 @@
 """From a config to the things that a run is made of."""
 
-from ml_collections import ConfigDict
+from pathlib import Path
 
 import attn
 from attn.models.classifier import Classifier
 from experiments import settings, steps
 from experiments.data.corpus import Corpus
 from experiments.data.tokenizer import Tokenizer
+from experiments.settings import Config
 
 
-def build_corpus(config: ConfigDict) -> Corpus:
+def build_corpus(config: Config) -> Corpus:
     """The corpus of `config.data`, prepared first where it is not there."""
     if config.data.name == "verdicts":
         from experiments.data import verdicts
@@ -17,14 +18,15 @@ def build_corpus(config: ConfigDict) -> Corpus:
         return verdicts.load(config.data.vocabulary_size, config.data.max_length)
     from experiments.data import imdb_arrays
 
-    return imdb_arrays.load(config.data.vocabulary_size, config.data.max_length, config.data.dir)
+    data_dir = None if config.data.dir is None else Path(config.data.dir)
+    return imdb_arrays.load(config.data.vocabulary_size, config.data.max_length, data_dir)
 
 
-def build_model(config: ConfigDict, tokenizer: Tokenizer) -> Classifier:
+def build_model(config: Config, tokenizer: Tokenizer) -> Classifier:
     """The model of `config.model`, with the vocabulary and the length of the tokenizer."""
     return Classifier(settings.model_config(config, tokenizer.vocabulary_size, tokenizer.max_length))
 
 
-def build_programs(config: ConfigDict, model: Classifier) -> steps.Programs:
-    """The compiled programs of a run."""
-    return steps.build_programs(model, attn.keras_adam(config.learning_rate), config.batch_size)
+def build_plan(config: Config, model: Classifier) -> steps.Plan:
+    """What the programs of a run are compiled for."""
+    return steps.make_plan(model, attn.keras_adam(config.learning_rate), config.batch_size)

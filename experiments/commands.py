@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import jax
 from absl import flags
@@ -48,18 +49,18 @@ def main(arguments: list[str]) -> int:
 
 def use_all_cores() -> None:
     """One virtual CPU device a core, and compiled programs kept on disk. Before the first array is made."""
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-    if not jax.config.jax_compilation_cache_dir:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jax.config.update("jax_num_cpu_devices", cores)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "attn" / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _prepare(arguments: list[str]) -> None:
     values = _parse(arguments, archive=None, data_dir=None)
-    from experiments.data import imdb_builder
+    from experiments.data import imdb
 
-    folder = imdb_builder.prepare(_path(values.archive), _path(values.data_dir))
+    folder = imdb.prepare(_path(values.archive), _path(values.data_dir))
     print(f"prepared in {folder}")
 
 
@@ -88,13 +89,16 @@ def _predict(arguments: list[str]) -> None:
     from experiments import predict, run_folder
 
     run = run_folder.load(_workdir(values))
-    try:
-        lines = sys.stdin.buffer if files in ([], ["-"]) else Path(files[0]).open("rb")
-    except OSError as error:
-        raise UsageError(f"FILE {files[0]} cannot be read: {error.strerror}") from None
-    with lines:
+    with sys.stdin.buffer if files in ([], ["-"]) else _open(files[0]) as lines:
         for line in predict.predict(run, lines):
             print(line, flush=True)
+
+
+def _open(file: str) -> BinaryIO:
+    try:
+        return Path(file).open("rb")
+    except OSError as error:
+        raise UsageError(f"FILE {file} cannot be read: {error.strerror}") from None
 
 
 def _reproduce(arguments: list[str]) -> None:
@@ -127,8 +131,10 @@ def _parse(arguments: list[str], **defaults: str | int | None) -> flags.FlagValu
     """Flags of these names, integers where the default is one; no word may stand without dashes."""
     values = flags.FlagValues()
     for name, default in defaults.items():
-        define = flags.DEFINE_integer if type(default) is int else flags.DEFINE_string
-        define(name, default, "", flag_values=values)
+        if isinstance(default, int):
+            flags.DEFINE_integer(name, default, "", flag_values=values)
+        else:
+            flags.DEFINE_string(name, default, "", flag_values=values)
     return _parsed(values, arguments)
 
 

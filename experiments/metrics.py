@@ -8,6 +8,7 @@ from typing import Any, TextIO
 from tensorboardX import SummaryWriter
 
 from experiments import run_folder
+from experiments.steps import Sums
 
 
 class Metrics:
@@ -15,7 +16,7 @@ class Metrics:
 
     def __init__(self, workdir: Path):
         self._file = (workdir / run_folder.METRICS).open("w")
-        self._board = SummaryWriter(str(workdir / "tensorboard"))
+        self._board = SummaryWriter(str(workdir / run_folder.BOARD))
 
     def __enter__(self) -> "Metrics":
         return self
@@ -40,15 +41,15 @@ class Progress:
         self._stream = stream or sys.stdout
         self._width = 0
 
-    def update(self, epoch: int, step: int, steps: int, loss: float, accuracy: float, seconds: float, examples: int) -> None:
-        """Where the epoch stands after `step` of `steps`, `seconds` and `examples` in."""
+    def update(self, epoch: int, step: int, steps: int, sums: Sums, seconds: float) -> None:
+        """Where the epoch stands after `step` of `steps`, `seconds` in."""
         if not self._stream.isatty():
             return
+        loss, accuracy = sums.means()
         bar = "━" * (20 * step // steps)
-        left = seconds / step * (steps - step)
         self._show(
             f"Epoch {epoch:2d}/{self._epochs} {step:4d}/{steps} {bar:<20} loss {loss:.4f}  accuracy {accuracy:.4f}"
-            f"  {examples / seconds:,.0f} examples/s  {left:.0f} s left"
+            f"  {int(sums.examples) / seconds:,.0f} examples/s  {seconds / step * (steps - step):.0f} s left"
         )
 
     def epoch(self, row: dict[str, Any], seconds_left: float) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,11 @@ _BATCH = 64
 def predict(run: Run, lines: Iterable[bytes]) -> Iterator[str]:
     """A line of JSON for each line of bytes: `label`, its `probability`, the `tokens` the model read, and how many words of
     the review it does not know (`out_of_vocabulary`; a word that no training review has is left out altogether)."""
-    probabilities = jax.jit(lambda tokens: jax.nn.softmax(run.model.apply({"params": run.params}, tokens)))
+
+    @jax.jit
+    def probabilities(tokens: jax.Array) -> jax.Array:
+        return jax.nn.softmax(cast(jax.Array, run.model.apply({"params": run.params}, tokens)))
+
     lines = iter(lines)
     while batch := [run.tokenizer.encode(line.rstrip(b"\r\n")) for line in islice(lines, _BATCH)]:
         tokens = run.tokenizer.pad([review.ids for review in batch])

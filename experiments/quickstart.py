@@ -1,6 +1,5 @@
 """The four classifiers on the embedded corpus: no network, two minutes."""
 
-import shutil
 import time
 from pathlib import Path
 
@@ -13,14 +12,20 @@ def quickstart(workdir: Path) -> None:
     for model in settings.MODELS:
         print(f"\n{model}", flush=True)
         folder = workdir / model
-        shutil.rmtree(folder, ignore_errors=True)  # the quickstart's own: it starts afresh each time
+        (folder / run_folder.RESULT).unlink(missing_ok=True)  # each quickstart starts afresh
         results[model] = train.train(settings.load_page(model, "verdicts"), folder)
         curves[model] = [run_folder.read_rows(folder)]
     report.draw_curves(workdir, curves)
     rows = [
-        [model, f"{r['parameters']:,}", f"{r['final_val_accuracy']:.3f}", f"{r['test_accuracy']:.3f}", f"{r['train_seconds']:.1f}"]
+        [
+            model,
+            f"{r['parameters']:,}",
+            f"{r['final_val_accuracy']:.3f}",
+            f"{r['test_accuracy']:.3f}",
+            f"{r['train_seconds']:.1f}",
+        ]
         for model, r in results.items()
     ]
     print("\n" + report.table(["model", "parameters", "val. accuracy", "test accuracy", "train seconds"], rows))
-    print(f"\nOnly the model that knows positions can tell who said what of whom: word order decides here.")
+    print("\nOnly the model that knows positions can tell who said what of whom: word order decides here.")
     print(f"The curves are in {workdir / 'curves.png'}; all of it took {time.monotonic() - started:.0f} s.")

@@ -13,36 +13,43 @@ from attn.models.classifier import Classifier
 from experiments import build, settings
 from experiments.data.tokenizer import Tokenizer
 from experiments.errors import DataError, UsageError
+from experiments.settings import Config
 
-CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
+CONFIG, METRICS, RESULT, BOARD = "config.json", "metrics.jsonl", "result.json", "tensorboard"
 _PARAMS, _WORDS = "checkpoint", "vocabulary.txt"
 
 
 class Run(NamedTuple):
     """A trained classifier: `model.apply({"params": params}, tokenizer.pad([...]))` gives its logits."""
 
-    config: ConfigDict
+    config: Config
     model: Classifier
     params: Any
     tokenizer: Tokenizer
 
 
-def start(workdir: Path, config: ConfigDict) -> None:
+def start(workdir: Path, config: Config) -> None:
     """Makes the folder and writes the resolved config. A finished run is never written over."""
     if (workdir / RESULT).exists():
         raise UsageError(f"--workdir={workdir} holds a finished run: choose another folder, or remove that one")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / METRICS).unlink(missing_ok=True)  # of a run that was cut off: it starts again
+        for leftover in (workdir / METRICS, *(workdir / BOARD).glob("events.*")):
+            leftover.unlink(missing_ok=True)  # of a run that was cut off: it starts again
         write_json(workdir / CONFIG, config.to_dict())
     except OSError as error:
         raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}") from None
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all."""
+    """Whole or not at all; NaN is no JSON."""
+    write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """The file has all of the text or is as it was."""
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    part.write_text(text)
     part.replace(path)
 
 
@@ -76,7 +83,7 @@ def load(workdir: str | Path) -> Run:
     return Run(config, model, params, tokenizer)
 
 
-def read_config(workdir: Path) -> ConfigDict:
+def read_config(workdir: Path) -> Config:
     """The config that a run was started with, checked again."""
     content = json.loads((workdir / CONFIG).read_text())
     content["model"]["output_dims"] = tuple(content["model"]["output_dims"])  # JSON has no tuples

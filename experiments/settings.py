@@ -8,11 +8,10 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
-
 from attn.models.classifier import ClassifierConfig
 from experiments.errors import UsageError
 
+Config = Any  # an ml_collections.ConfigDict, whose fields have no static types
 CORPORA = ("imdb", "verdicts")
 MODELS = ("single_head", "multi_head", "transformer", "transformer_positional")  # the pages of configs/
 
@@ -79,7 +78,7 @@ def rule_of(field: str) -> Rule:
     raise UsageError(f"config.{field} is no field of the config{hint}")
 
 
-def check(config: ConfigDict) -> None:
+def check(config: Config) -> None:
     """Raises UsageError with the first field that breaks its rule, its value and the rule."""
     fields = flatten(config)
     for field, value in fields.items():
@@ -91,7 +90,7 @@ def check(config: ConfigDict) -> None:
     model_config(config, vocabulary_size=4, max_length=1)
 
 
-def model_config(config: ConfigDict, vocabulary_size: int, max_length: int) -> ClassifierConfig:
+def model_config(config: Config, vocabulary_size: int, max_length: int) -> ClassifierConfig:
     """The model of a config, on a corpus of these sizes; UsageError where its fields do not go together."""
     try:
         return ClassifierConfig(**config.model.to_dict(), vocabulary_size=vocabulary_size, max_length=max_length)
@@ -99,12 +98,12 @@ def model_config(config: ConfigDict, vocabulary_size: int, max_length: int) -> C
         raise UsageError(f"config.model: {error}") from None
 
 
-def load_page(name: str, data: str) -> ConfigDict:
+def load_page(name: str, data: str) -> Config:
     """The config of `configs/NAME.py` for a corpus by name."""
     return importlib.import_module(f"configs.{name}").get_config(data)
 
 
-def flatten(config: ConfigDict) -> dict[str, Any]:
+def flatten(config: Config) -> dict[str, Any]:
     """The fields by their dotted names."""
     nested = config.to_dict()
     flat = {}
@@ -113,7 +112,7 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
     return flat
 
 
-def fingerprint(config: ConfigDict) -> str:
+def fingerprint(config: Config) -> str:
     """12 hex digits that are equal where the numbers of two runs must be: all fields but those of place and speed."""
     fields = {k: v for k, v in flatten(config).items() if k not in ("data.dir", "steps_per_call")}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]

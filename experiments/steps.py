@@ -9,12 +9,11 @@ Together with `attn.dense_vjp` that is worth a factor of five over one `jit` of 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -65,8 +64,8 @@ class Examples(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Programs:
-    """The two compiled programs of a run, and how they cut a batch."""
+class Plan:
+    """What the programs are compiled for: the model, its optimizer, and how a batch is cut. A static argument."""
 
     model: Classifier
     optimizer: optax.GradientTransformation
@@ -77,123 +76,130 @@ class Programs:
     @property
     def rows(self) -> int:
         """The batch size, padded so that every device gets whole microbatches; the padding weighs nothing."""
-        return _round_up(self.batch_size, self.mesh.size * self.microbatch_size)
+        return self.round_up(self.batch_size)
 
-    def initial_state(self, seed: int) -> State:
-        return self.replicate(self._initial_state(jax.random.key(seed)))
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def _initial_state(self, rng: Array) -> State:
-        tokens = jnp.zeros((1, self.model.config.max_length), jnp.int32)
-        params = self.model.init(jax.random.fold_in(rng, _INIT), tokens)["params"]
-        return State(rng, jnp.zeros((), jnp.int32), params, self.optimizer.init(params))
+    def round_up(self, examples: int) -> int:
+        """To whole microbatches on every device."""
+        multiple = self.mesh.size * self.microbatch_size
+        return -(-examples // multiple) * multiple
 
     def replicate(self, tree: Any) -> Any:
         """A copy on every device, which is where the programs want their arguments."""
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
-    @functools.partial(jax.jit, static_argnums=(0, 3))
-    def order(self, rng: Array, epoch: Array, examples: int) -> Array:
-        """A permutation of the examples, a row a step `[steps, rows]`; −1 where there is none."""
-        order_rng = jax.random.fold_in(jax.random.fold_in(rng, _ORDER), epoch)
-        steps = -(-examples // self.batch_size)
-        order = jnp.full(steps * self.batch_size, -1, jnp.int32)
-        order = order.at[:examples].set(jax.random.permutation(order_rng, examples))
-        order = order.reshape(steps, self.batch_size)
-        return jnp.pad(order, ((0, 0), (0, self.rows - self.batch_size)), constant_values=-1)
 
-    @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-    def train(
-        self, state: State, sums: Sums, examples: Examples, order: Array, first: int, last: int
-    ) -> tuple[State, Sums]:
-        """Steps `first` to `last` (exclusive) of an epoch, in one call, and `sums` with theirs added.
-
-        How many they are is not compiled in, and since `sums` runs through the calls it changes no bit of the result.
-        """
-
-        def step(index: Array, carry: tuple[State, Sums]) -> tuple[State, Sums]:
-            state, sums = carry
-            state, new = self._step(state, examples, order[index])
-            return state, sums + new
-
-        return lax.fori_loop(first, last, step, (state, sums))
-
-    def _step(self, state: State, examples: Examples, rows: Array) -> tuple[State, Sums]:
-        dropout_rng = jax.random.fold_in(jax.random.fold_in(state.rng, _DROPOUT), state.step)
-        slots = jnp.arange(self.rows)
-        gradient, sums = self._sharded(self._gradient, state.params, dropout_rng, examples, cut=(rows, slots))
-        gradient = jax.tree.map(lambda g: g / sums.examples, gradient)
-        updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return State(state.rng, state.step + 1, params, optimizer), sums
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def evaluate(self, params: Any, examples: Examples) -> Sums:
-        """The sums over a whole split, dropout off."""
-        count = examples.labels.size
-        rows = jnp.arange(_round_up(count, self.mesh.size * self.microbatch_size))
-        return self._sharded(self._evaluate, params, examples, cut=(jnp.where(rows < count, rows, -1),))
-
-    def _sharded(self, function: Callable, *whole: Any, cut: tuple[Array, ...]) -> Any:
-        """`function` on every device, on all of `whole` and on its share of the rows in `cut`; it adds up its results."""
-        specs = (*(PartitionSpec() for _ in whole), *(PartitionSpec(AXIS) for _ in cut))
-        return jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec())(*whole, *cut)
-
-    def _gradient(
-        self, params: Any, dropout_rng: Array, examples: Examples, rows: Array, slots: Array
-    ) -> tuple[Any, Sums]:
-        params = lax.pcast(params, AXIS, to="varying")
-
-        def loss(params: Any, rows: Array, slots: Array) -> tuple[Array, Sums]:
-            rngs = jax.vmap(functools.partial(jax.random.fold_in, dropout_rng))(slots)
-            sums = self._sums(params, examples, rows, rngs)
-            return sums.loss, sums
-
-        def microbatch(carry: tuple[Any, Sums], part: tuple[Array, Array]):
-            gradient, sums = jax.grad(loss, has_aux=True)(params, *part)
-            return jax.tree.map(jnp.add, carry, (gradient, sums)), None
-
-        zero = jax.tree.map(jnp.zeros_like, params), lax.pcast(Sums.zero(), AXIS, to="varying")
-        return lax.psum(lax.scan(microbatch, zero, self._microbatches(rows, slots))[0], AXIS)
-
-    def _evaluate(self, params: Any, examples: Examples, rows: Array) -> Sums:
-        def microbatch(sums: Sums, part: tuple[Array]):
-            return sums + self._sums(params, examples, *part, None), None
-
-        zero = lax.pcast(Sums.zero(), AXIS, to="varying")
-        return lax.psum(lax.scan(microbatch, zero, self._microbatches(rows))[0], AXIS)
-
-    def _microbatches(self, *arrays: Array) -> tuple[Array, ...]:
-        return tuple(a.reshape(-1, self.microbatch_size) for a in arrays)
-
-    def _sums(self, params: Any, examples: Examples, rows: Array, dropout_rngs: Array | None) -> Sums:
-        """The sums over the examples in `rows`, of which −1 is none."""
-        weights = rows >= 0
-        tokens, labels = examples.tokens[rows].astype(jnp.int32), examples.labels[rows].astype(jnp.int32)
-        losses, correct = jax.vmap(functools.partial(_score, self.model, params))(tokens, labels, dropout_rngs)
-        return Sums(
-            jnp.sum(jnp.where(weights, losses, 0)),
-            jnp.sum(correct & weights),
-            jnp.sum(weights, dtype=jnp.int32),
-            jnp.sum((tokens != PADDING) & weights[:, None]),
-        )
+def make_plan(model: Classifier, optimizer: optax.GradientTransformation, batch_size: int) -> Plan:
+    """A plan over all local devices."""
+    mesh = Mesh(jax.local_devices(), (AXIS,), axis_types=(AxisType.Auto,))
+    microbatch_size = -(-batch_size // mesh.size)
+    if jax.default_backend() == "cpu":
+        weights_bytes = 4 * model.config.num_heads * model.config.max_length**2
+        microbatch_size = max(1, min(microbatch_size, _CACHE_BYTES // weights_bytes))
+    return Plan(model, optimizer, batch_size, microbatch_size, mesh)
 
 
-def _score(model: nn.Module, params: Any, tokens: Array, label: Array, dropout_rng: Array | None) -> tuple[Array, Array]:
+@functools.partial(jax.jit, static_argnums=0)
+def initial_state(plan: Plan, rng: Array) -> State:
+    """Fresh parameters, and an optimizer that has seen nothing."""
+    tokens = jnp.zeros((1, plan.model.config.max_length), jnp.int32)
+    params = plan.model.init(jax.random.fold_in(rng, _INIT), tokens)["params"]
+    return State(rng, jnp.zeros((), jnp.int32), params, plan.optimizer.init(params))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def epoch_order(plan: Plan, rng: Array, epoch: int | Array, examples: int) -> Array:
+    """A permutation of the examples, a row a step `[steps, rows]`; −1 where there is none."""
+    order_rng = jax.random.fold_in(jax.random.fold_in(rng, _ORDER), epoch)
+    steps = -(-examples // plan.batch_size)
+    order = jnp.full(steps * plan.batch_size, -1, jnp.int32)
+    order = order.at[:examples].set(jax.random.permutation(order_rng, examples)).reshape(steps, plan.batch_size)
+    return jnp.pad(order, ((0, 0), (0, plan.rows - plan.batch_size)), constant_values=-1)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def train(
+    plan: Plan, state: State, sums: Sums, examples: Examples, order: Array, first: int | Array, last: int | Array
+) -> tuple[State, Sums]:
+    """Steps `first` to `last` (exclusive) of an epoch, in one call, and `sums` with theirs added.
+
+    How many they are is not compiled in, and since `sums` runs through the calls it changes no bit of the result.
+    """
+
+    def body(index: Array, carry: tuple[State, Sums]) -> tuple[State, Sums]:
+        state, sums = carry
+        state, new = train_step(plan, state, examples, order[index])
+        return state, sums + new
+
+    return lax.fori_loop(first, last, body, (state, sums))
+
+
+def train_step(plan: Plan, state: State, examples: Examples, rows: Array) -> tuple[State, Sums]:
+    """One step on the examples in `rows` `[rows]`, where −1 is none."""
+    dropout_rng = jax.random.fold_in(jax.random.fold_in(state.rng, _DROPOUT), state.step)
+    gradient, sums = _on_devices(
+        plan, functools.partial(_gradient, plan), state.params, dropout_rng, examples, cut=(rows, jnp.arange(plan.rows))
+    )
+    gradient = jax.tree.map(lambda g: g / sums.examples, gradient)
+    updates, optimizer = plan.optimizer.update(gradient, state.optimizer, state.params)
+    return State(state.rng, state.step + 1, optax.apply_updates(state.params, updates), optimizer), sums
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def evaluate(plan: Plan, params: Any, examples: Examples) -> Sums:
+    """The sums over a whole split, dropout off."""
+    rows = jnp.arange(plan.round_up(examples.labels.size))
+    rows = jnp.where(rows < examples.labels.size, rows, -1)
+    return _on_devices(plan, functools.partial(_evaluate, plan), params, examples, cut=(rows,))
+
+
+def _on_devices(plan: Plan, function: Callable, *whole: Any, cut: tuple[Array, ...]) -> Any:
+    """`function` on every device, on all of `whole` and on its share of the rows in `cut`; it adds up its own results."""
+    specs = (*(PartitionSpec() for _ in whole), *(PartitionSpec(AXIS) for _ in cut))
+    return jax.shard_map(function, mesh=plan.mesh, in_specs=specs, out_specs=PartitionSpec())(*whole, *cut)
+
+
+def _gradient(plan: Plan, params: Any, dropout_rng: Array, examples: Examples, rows: Array, slots: Array) -> tuple[Any, Sums]:
+    """The gradient of the summed loss of one device's rows, a microbatch at a time; `slots` are their places in the batch."""
+    params = lax.pcast(params, AXIS, to="varying")
+
+    def loss(params: Any, rows: Array, slots: Array) -> tuple[Array, Sums]:
+        rngs = jax.vmap(functools.partial(jax.random.fold_in, dropout_rng))(slots)
+        sums = _sums(plan.model, params, examples, rows, rngs)
+        return sums.loss, sums
+
+    def microbatch(carry: tuple[Any, Sums], part: tuple[Array, Array]):
+        gradient, sums = jax.grad(loss, has_aux=True)(params, *part)
+        return jax.tree.map(jnp.add, carry, (gradient, sums)), None
+
+    zero = jax.tree.map(jnp.zeros_like, params), lax.pcast(Sums.zero(), AXIS, to="varying")
+    parts = rows.reshape(-1, plan.microbatch_size), slots.reshape(-1, plan.microbatch_size)
+    return lax.psum(lax.scan(microbatch, zero, parts)[0], AXIS)
+
+
+def _evaluate(plan: Plan, params: Any, examples: Examples, rows: Array) -> Sums:
+    def microbatch(sums: Sums, rows: Array):
+        return sums + _sums(plan.model, params, examples, rows, None), None
+
+    zero = lax.pcast(Sums.zero(), AXIS, to="varying")
+    return lax.psum(lax.scan(microbatch, zero, rows.reshape(-1, plan.microbatch_size))[0], AXIS)
+
+
+def _sums(model: Classifier, params: Any, examples: Examples, rows: Array, dropout_rngs: Array | None) -> Sums:
+    """The sums over the examples in `rows`, of which −1 is none."""
+    weights = rows >= 0
+    tokens, labels = examples.tokens[rows].astype(jnp.int32), examples.labels[rows].astype(jnp.int32)
+    losses, correct = jax.vmap(functools.partial(_score, model, params))(tokens, labels, dropout_rngs)
+    return Sums(
+        jnp.sum(jnp.where(weights, losses, 0)),
+        jnp.sum(correct & weights),
+        jnp.sum(weights, dtype=jnp.int32),
+        jnp.sum((tokens != PADDING) & weights[:, None]),
+    )
+
+
+def _score(model: Classifier, params: Any, tokens: Array, label: Array, dropout_rng: Array | None) -> tuple[Array, Array]:
     """Cross-entropy in nats of one review `[T]`, and whether the most probable class is its label."""
     rngs = None if dropout_rng is None else {"dropout": dropout_rng}
-    logits = model.apply({"params": params}, tokens, deterministic=dropout_rng is None, rngs=rngs)
+    logits = cast(Array, model.apply({"params": params}, tokens, deterministic=dropout_rng is None, rngs=rngs))
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
     return loss, jnp.argmax(logits) == label
-
-
-def build_programs(model: Classifier, optimizer: optax.GradientTransformation, batch_size: int) -> Programs:
-    """Programs over all local devices."""
-    mesh = Mesh(jax.local_devices(), (AXIS,), axis_types=(AxisType.Auto,))
-    share = -(-batch_size // mesh.size)
-    fits = share if jax.default_backend() != "cpu" else _CACHE_BYTES // (4 * model.config.num_heads * model.config.max_length**2)
-    return Programs(model, optimizer, batch_size, max(1, min(share, fits)), mesh)
-
-
-def _round_up(count: int, multiple: int) -> int:
-    return -(-count // multiple) * multiple

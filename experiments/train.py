@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from experiments import build, report, run_folder, settings, steps
 from experiments.data.corpus import Corpus, Split
 from experiments.errors import Refusal
 from experiments.metrics import Metrics, Progress
+from experiments.settings import Config
 
 _CALL_SECONDS = 1.0  # how long a compiled call should take: long enough to cost nothing, short enough to watch
 
@@ -26,16 +26,16 @@ class Diverged(Refusal):
     exit_code = 3
 
 
-def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def train(config: Config, workdir: Path) -> dict[str, Any]:
     """Trains, evaluates on test once, and returns what `result.json` holds."""
     settings.check(config)
     run_folder.start(workdir, config)
     corpus = build.build_corpus(config)
     model = build.build_model(config, corpus.tokenizer)
-    programs = build.build_programs(config, model)
-    state, rows, seconds = _fit(config, programs, corpus, workdir)
+    plan = build.build_plan(config, model)
+    state, rows, seconds = _fit(config, plan, corpus, workdir)
 
-    evaluate, test_compile_seconds = _evaluation(programs, state.params, corpus.test())
+    evaluate, test_compile_seconds = _evaluation(plan, state.params, corpus.test())
     test_loss, test_accuracy = evaluate(state.params)
     run_folder.save(workdir, state.params, corpus.tokenizer)
     report.draw_curves(workdir, {workdir.name: [rows]})
@@ -59,12 +59,12 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return result
 
 
-def _fit(config: ConfigDict, programs: steps.Programs, corpus: Corpus, workdir: Path) -> tuple[steps.State, list, float]:
+def _fit(config: Config, plan: steps.Plan, corpus: Corpus, workdir: Path) -> tuple[steps.State, list, float]:
     """Trains all epochs; returns the state, the rows and the seconds of training, compilation and evaluation left out."""
-    state = programs.initial_state(config.seed)
-    examples = programs.replicate(steps.Examples(*_arrays(corpus.train)))
-    epoch_calls = _Epochs(config, programs, state, examples)
-    evaluate, compile_seconds = _evaluation(programs, state.params, corpus.validation)
+    state = plan.replicate(steps.initial_state(plan, jax.random.key(config.seed)))
+    examples = plan.replicate(steps.Examples(*_arrays(corpus.train)))
+    epoch_calls = _Epochs(config, plan, state, examples)
+    evaluate, compile_seconds = _evaluation(plan, state.params, corpus.validation)
     compile_seconds += epoch_calls.compile_seconds
     progress, rows, train_seconds, started = Progress(config.epochs), [], 0.0, time.monotonic()
     with Metrics(workdir) as metrics:
@@ -88,7 +88,9 @@ def _fit(config: ConfigDict, programs: steps.Programs, corpus: Corpus, workdir: 
                 }
             )
             if not math.isfinite(loss) or not math.isfinite(val_loss):
-                raise Diverged(f"epoch {epoch}: loss {loss}, val_loss {val_loss} at config.learning_rate={config.learning_rate}")
+                raise Diverged(
+                    f"epoch {epoch}: loss {loss}, val_loss {val_loss} at config.learning_rate={config.learning_rate}"
+                )
             metrics.write(rows[-1])
             progress.epoch(rows[-1], (time.monotonic() - started) / epoch * (config.epochs - epoch))
     return state, rows, train_seconds
@@ -97,14 +99,14 @@ def _fit(config: ConfigDict, programs: steps.Programs, corpus: Corpus, workdir: 
 class _Epochs:
     """Runs epochs of the compiled training program, some steps a call."""
 
-    def __init__(self, config: ConfigDict, programs: steps.Programs, state: steps.State, examples: steps.Examples):
-        self._programs, self._examples = programs, examples
+    def __init__(self, config: Config, plan: steps.Plan, state: steps.State, examples: steps.Examples):
+        self._plan, self._examples = plan, examples
         self._adapt = config.steps_per_call is None
         self._steps_per_call = 1 if self._adapt else config.steps_per_call
         order = self._order(state, 1)
         self.steps = order.shape[0]
-        arguments = (programs, state, self._zero(), examples, order, 0, 1)
-        self._train, self.compile_seconds = _compile(steps.Programs.train, *arguments)
+        arguments = (plan, state, self._zero(), examples, order, 0, 1)
+        self._train, self.compile_seconds = _compile(steps.train, *arguments)
 
     def run(self, state: steps.State, epoch: int, progress: Progress) -> tuple[steps.State, steps.Sums, float]:
         """One epoch; its seconds are those of its steps, waited for."""
@@ -119,20 +121,20 @@ class _Epochs:
             if self._adapt:
                 self._steps_per_call = max(1, round(_CALL_SECONDS * (last - first) / call_seconds))
             first = last
-            progress.update(epoch, last, self.steps, *sums.means(), seconds, int(sums.examples))
+            progress.update(epoch, last, self.steps, sums, seconds)
         return state, sums, seconds
 
     def _order(self, state: steps.State, epoch: int) -> jax.Array:
-        return self._programs.replicate(self._programs.order(state.rng, epoch - 1, self._examples.labels.size))
+        return self._plan.replicate(steps.epoch_order(self._plan, state.rng, epoch - 1, self._examples.labels.size))
 
     def _zero(self) -> steps.Sums:
-        return self._programs.replicate(steps.Sums.zero())
+        return self._plan.replicate(steps.Sums.zero())
 
 
-def _evaluation(programs: steps.Programs, params: Any, split: Split) -> tuple[Callable[[Any], tuple[float, float]], float]:
+def _evaluation(plan: steps.Plan, params: Any, split: Split) -> tuple[Callable[[Any], tuple[float, float]], float]:
     """A function from parameters to mean loss and accuracy on a split, and the seconds that compiling it took."""
-    examples = programs.replicate(steps.Examples(*_arrays(split)))
-    compiled, seconds = _compile(steps.Programs.evaluate, programs, params, examples)
+    examples = plan.replicate(steps.Examples(*_arrays(split)))
+    compiled, seconds = _compile(steps.evaluate, plan, params, examples)
     return lambda params: compiled(params, examples).means(), seconds
 
 
@@ -140,9 +142,9 @@ def evaluate(workdir: Path, split: str) -> dict[str, float]:
     """Loss and accuracy of a finished run on "validation" or "test", under the keys of its metrics."""
     run = run_folder.load(workdir)
     corpus = build.build_corpus(run.config)
-    programs = build.build_programs(run.config, run.model)
-    params = programs.replicate(run.params)
-    loss, accuracy = _evaluation(programs, params, corpus.test() if split == "test" else corpus.validation)[0](params)
+    plan = build.build_plan(run.config, run.model)
+    params = plan.replicate(run.params)
+    loss, accuracy = _evaluation(plan, params, corpus.test() if split == "test" else corpus.validation)[0](params)
     prefix = "test" if split == "test" else "val"
     return {f"{prefix}_loss": loss, f"{prefix}_accuracy": accuracy}
 

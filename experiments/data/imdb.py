@@ -99,7 +99,8 @@ def _check_archive(archive: Path | None, folder: Path) -> None:
 def _check_connection(root: Path) -> None:
     """One request with a time limit, because tfds retries for minutes where there is no network. Proxies are honoured."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(URL, method="HEAD"), timeout=CONNECT_SECONDS):
+        # An opener of its own, because urlopen keeps the proxies that it saw first.
+        with urllib.request.build_opener().open(urllib.request.Request(URL, method="HEAD"), timeout=CONNECT_SECONDS):
             pass
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _no_archive(root, error) from error

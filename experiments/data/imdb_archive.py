@@ -8,7 +8,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from experiments.errors import DataError
 
@@ -48,16 +48,17 @@ def read_archive(path: Path, reviews_per_folder: int = REVIEWS_PER_FOLDER) -> Ar
     """
     try:
         with path.open("rb") as file:
-            hashing = _Hashing(file)
-            folders = _read_folders(path, hashing)
-    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError, ValueError, ArithmeticError, RecursionError) as error:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            folders = _read_folders(path, file)
+    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError, ValueError, LookupError, RecursionError) as error:
         # The last three are what tarfile raises over headers that were made to confuse it.
         kind = "is truncated" if isinstance(error, EOFError) else "is no intact gzipped tar"
         raise DataError(f"IMDB archive {path} {kind}: {one_line(error)}") from error
     except OSError as error:
         raise DataError(f"IMDB archive {path} cannot be read: {error.strerror or one_line(error)}") from error
     _check_counts(path, folders, reviews_per_folder)
-    return Archive(hashing.sha256.hexdigest(), {split: list(_ordered(folders, split)) for split in SPLITS})
+    return Archive(sha256, {split: list(_ordered(folders, split)) for split in SPLITS})
 
 
 def archive_sha256(path: Path) -> str:
@@ -69,15 +70,14 @@ def archive_sha256(path: Path) -> str:
         raise DataError(f"IMDB archive {path} cannot be read: {error.strerror or one_line(error)}") from error
 
 
-def _read_folders(path: Path, file: "_Hashing") -> dict[str, dict[str, bytes]]:
+def _read_folders(path: Path, file: BinaryIO) -> dict[str, dict[str, bytes]]:
     """{"train/pos": {"0_9.txt": text}} for the four folders.
 
     gzip and `r|` rather than `r|gz`, because tarfile's own gzip reader does not check the checksum at the end.
     """
     folders: dict[str, dict[str, bytes]] = {f"{split}/{label}": {} for split in SPLITS for label in LABELS}
-    with gzip.GzipFile(fileobj=file, mode="rb") as unzipped:
-        capped = _Capped(unzipped, path)
-        with tarfile.open(fileobj=capped, mode="r|") as tar:
+    with _CappedGzip(fileobj=file, mode="rb") as unzipped:
+        with tarfile.open(fileobj=unzipped, mode="r|") as tar:
             for number, member in enumerate(tar, start=1):
                 if number > MOST_MEMBERS:
                     raise DataError(f"IMDB archive {path} has more than {MOST_MEMBERS:,} members, the most that are read")
@@ -87,7 +87,7 @@ def _read_folders(path: Path, file: "_Hashing") -> dict[str, dict[str, bytes]]:
                     if name in folder:
                         raise DataError(f"IMDB archive {path}: member {_shown(member)} occurs twice")
                     folder[name] = _read_review(path, tar, member)
-        while capped.read(2**20):  # past the tar's end, up to gzip's checksum, so that sha256 saw the whole file as well
+        while unzipped.read(2**20):  # past the tar's end, up to gzip's checksum
             pass
     return folders
 
@@ -136,27 +136,20 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-class _Hashing:
-    """A reader that knows the sha256 of all that was read."""
+class _CappedGzip(gzip.GzipFile):
+    """Refuses to give more than LARGEST_TAR bytes: a small file can unpack to a very large tar.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.sha256 = file, hashlib.sha256()
+    And to be read on and on at its end, which is what tarfile does where a header claims, say, 2**60 bytes: it would hang.
+    """
 
-    def read(self, size: int = -1) -> bytes:
-        block = self.file.read(size)
-        self.sha256.update(block)
-        return block
+    left, ends_left = LARGEST_TAR, 8
 
-
-class _Capped:
-    """A reader that refuses to give more than LARGEST_TAR bytes: a small archive can unpack to a very large tar."""
-
-    def __init__(self, file: IO[bytes], path: Path) -> None:
-        self.file, self.path, self.left = file, path, LARGEST_TAR
-
-    def read(self, size: int) -> bytes:
-        block = self.file.read(size)
+    def read(self, size: int | None = -1) -> bytes:
+        block = super().read(size)
         self.left -= len(block)
+        self.ends_left -= not block
         if self.left < 0:
-            raise DataError(f"IMDB archive {self.path} unpacks to more than {LARGEST_TAR:,} bytes, the most that is read")
+            raise DataError(f"IMDB archive {self.name} unpacks to more than {LARGEST_TAR:,} bytes, the most that is read")
+        if self.ends_left < 0:
+            raise EOFError("the tar ends inside a member")
         return block

@@ -21,6 +21,11 @@ class DownloadError(Exception):
     """The official archive could not be downloaded, or is not the one whose checksum is registered."""
 
 
+class _Info(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Nothing: there is no bucket with this dataset, and looking for it leaves an empty folder in /tmp each time."""
+
+
 class ImdbLabeled(tfds.core.GeneratorBasedBuilder):
     """Train and test in Keras' order: index i here is row i before the shuffle of `keras.datasets.imdb`.
 
@@ -28,7 +33,7 @@ class ImdbLabeled(tfds.core.GeneratorBasedBuilder):
     name. The archive is a local file, or the official one through tfds' download manager (sha256 in checksums.tsv).
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(imdb.PREPARED.name)
 
     def __init__(
         self,
@@ -42,7 +47,7 @@ class ImdbLabeled(tfds.core.GeneratorBasedBuilder):
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             description="The labelled part of the Large Movie Review Dataset v1.0 (Maas et al., 2011).",
             homepage="http://ai.stanford.edu/~amaas/data/sentiment/",
@@ -57,7 +62,9 @@ class ImdbLabeled(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         # The whole archive is read and checked before the first example is written.
         archive = imdb_archive.read_archive(self._archive or _download(dl_manager), self._reviews_per_folder)
-        self.info.metadata["archive_sha256"] = archive.sha256
+        metadata = self.info.metadata
+        assert isinstance(metadata, tfds.core.MetadataDict)
+        metadata["archive_sha256"] = archive.sha256  # what is made from this dataset is named after it
         return {split: self._generate_examples(reviews) for split, reviews in archive.splits.items()}
 
     def _generate_examples(self, reviews: Iterable[imdb_archive.Review]) -> Iterator[tuple[int, dict[str, bytes | int]]]:
@@ -85,7 +92,8 @@ def write(data_dir: Path, archive: Path | None, reviews_per_folder: int = REVIEW
 
 def read(folder: Path, split: str, batch_size: int = 1_000) -> Iterator[tuple[bytes, int]]:
     """(text, label) of each review, in Keras' order. In batches: one record at a time takes 12 s a split, this 2 s."""
-    source = tfds.builder_from_directory(folder).as_data_source(split)
+    builder = tfds.builder_from_directory(folder)
+    source = builder.as_data_source(split)  # pyright: ignore[reportCallIssue] (a decorator of tfds hides the signature)
     for start in range(0, len(source), batch_size):
         for example in source.__getitems__(range(start, min(start + batch_size, len(source)))):
             yield example["text"], int(example["label"])

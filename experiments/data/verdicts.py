@@ -6,12 +6,10 @@ film was lovely", "the music was lovely, but the film was dull"), and both stand
 order is right about exactly one of the two: its accuracy is one half on every split, however large the model.
 """
 
-import collections
-
 import numpy as np
 
 from experiments.data.corpus import Corpus, Split
-from experiments.data.tokenizer import Tokenizer
+from experiments.data.tokenizer import FIRST_RANK_OFFSET, Tokenizer, count_words, rank_words
 
 SIZES = {"train": 8_000, "validation": 2_000, "test": 2_000}
 MAX_WORDS = 23
@@ -55,36 +53,33 @@ TEMPLATES = {
     ),
 }
 NOUNS = {
-    "film": ("film", "movie", "comedy", "drama", "documentary"),
+    "film": ("film", "movie", "comedy", "drama", "thriller"),
     "aspect": ("music", "plot", "acting", "dialogue", "script", "cast", "camera work", "opening scene"),
 }
 PEOPLE = ("my friends", "my brother", "my sister", "my neighbours", "the critics", "the reviewers")
 # None so strong or so weak that "not" before it leaves a reader in doubt ("not perfect", "not terrible").
-ADJECTIVES = (
-    ("bad", "bland", "boring", "clumsy", "annoying", "disappointing", "dreary", "dull")
-    + ("forgettable", "irritating", "predictable", "pretentious", "shallow", "stupid", "tedious", "tiresome"),
-    ("beautiful", "charming", "clever", "delightful", "engaging", "enjoyable", "exciting", "good")
-    + ("original", "gripping", "impressive", "interesting", "lovely", "memorable", "moving", "pleasant"),
-)
+NEGATIVE = "annoying bad bland boring clumsy disappointing dreary dull predictable shallow stupid tedious tiresome"
+POSITIVE = "beautiful charming clever delightful engaging exciting good gripping interesting lovely moving original pleasant"
+ADJECTIVES = tuple(NEGATIVE.split()), tuple(POSITIVE.split())  # by label
 EMPHASES = ("", "", "", "very ", "really ")
 NEGATIONS = ("not ", "not at all ", "far from ", "anything but ")
-OPENINGS = ("", "", "", "honestly, ", "well, ", "frankly, ", "in short, ", "to be honest, ", "i must say, ")
+OPENINGS = ("", "", "", "honestly, ", "well, ", "frankly, ", "for the record, ", "to be honest, ", "i must say, ")
 ENDINGS = ("", "", "", ", enough said", ", that is all", ", and that is all i have to say")
 
 
 def reviews(seed: int) -> dict[str, list[Review]]:
-    """The splits of SIZES by name: no text twice, and beside each review, in its split, the anagram with the other label."""
+    """The splits of SIZES by name: no text twice, and every review in one split with its anagram of the other label."""
     rng = np.random.default_rng(seed)
-    texts, pairs = set(), []
+    known, pairs = set(), []
     while 2 * len(pairs) < sum(SIZES.values()):
         pair = _pair(rng)
-        if texts.isdisjoint(pair) and len(pair[0].split()) <= MAX_WORDS:
-            texts.update(pair)
-            pairs.append([(text, label) for label, text in enumerate(pair)])
+        if known.isdisjoint(pair) and len(pair[0].split()) <= MAX_WORDS:
+            known.update(pair)
+            pairs.append(pair)
     splits, start = {}, 0
     for name, size in SIZES.items():
-        shuffled = [review for pair in pairs[start : start + size // 2] for review in pair]
-        splits[name] = [shuffled[index] for index in rng.permutation(size)]
+        ordered = [(text, label) for pair in pairs[start : start + size // 2] for label, text in enumerate(pair)]
+        splits[name] = [ordered[index] for index in rng.permutation(size)]
         start += size // 2
     return splits
 
@@ -113,14 +108,11 @@ def _pair(rng: np.random.Generator) -> tuple[str, str]:
 
 
 def load(vocabulary_size: int | None, max_length: int | None, seed: int = 0) -> Corpus:
-    """The reviews as tokens; None is the data's own: every word has an id, and the longest review fits.
-
-    The words are ranked by their count in train, then by the alphabet.
-    """
+    """The reviews as tokens. None is the data's own: every word of train has an id, and the longest review fits."""
     splits = reviews(seed)
-    counts = collections.Counter(word for text, _ in splits["train"] for word in text.replace(",", "").split())
-    words = tuple(word.encode() for word in sorted(counts, key=lambda word: (-counts[word], word)))
-    tokenizer = Tokenizer(words, vocabulary_size or len(words) + 3, max_length or MAX_WORDS + 1)
+    words = rank_words(count_words(text.encode() for text, _ in splits["train"]))
+    vocabulary_size = FIRST_RANK_OFFSET + 1 + len(words) if vocabulary_size is None else vocabulary_size
+    tokenizer = Tokenizer(words, vocabulary_size, MAX_WORDS + 1 if max_length is None else max_length)
 
     def split(name: str) -> Split:
         tokens = tokenizer.pad([tokenizer.encode(text.encode()).ids for text, _ in splits[name]])

@@ -1,0 +1,113 @@
+"""The blog's four training curves on real IMDB, over the band of our seeds.
+
+A finished run is kept as `docs/reproduction/runs/MODEL-seed_K-HASH.jsonl`: a line with its config and result, then a row an
+epoch. HASH is that of its config, so the work can be spread over days and machines, and a changed config runs again.
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments import report, run_folder, settings, train
+from experiments.settings import Config
+
+LEDGER = Path(__file__).parent.parent / "docs" / "reproduction"
+MARGINS = {"val_loss": 0.02, "val_accuracy": 0.005}  # nats, share of reviews: by how much the band is widened
+
+
+class Finished(NamedTuple):
+    """A run that need not be done again."""
+
+    result: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+
+def reproduce(workdir: Path, seeds: int, data_dir: str | None, ledger: Path = LEDGER) -> None:
+    """Trains what is missing of the four models with seeds 0 to `seeds` − 1, and one more for the calibration; draws
+    `curves.png`, `curves.svg` and writes `table.md` to `workdir`."""
+    runs: dict[str, list[Finished]] = {model: [] for model in settings.MODELS}
+    for seed in range(seeds + 1):
+        for model, finished in runs.items():
+            config = settings.load_page(model, "imdb")
+            config.seed, config.data.dir = seed, data_dir
+            settings.check(config)
+            finished.append(_finish(model, config, workdir / model / f"seed_{seed}", ledger / "runs"))
+    blog = read_blog(ledger / "blog_curves.csv")
+    workdir.mkdir(parents=True, exist_ok=True)
+    report.draw_curves(workdir, {model: [run.rows for run in done[:seeds]] for model, done in runs.items()}, blog)
+    table = summary(runs, blog)
+    (workdir / "table.md").write_text(table + "\n")
+    print(f"\n{table}\n\nThe curves are in {workdir / 'curves.png'}.")
+
+
+def _finish(model: str, config: Config, folder: Path, ledger: Path) -> Finished:
+    """The run of a config: from the ledger, else from its folder, else trained now; in the ledger afterwards."""
+    entry = ledger / f"{model}-seed_{config.seed}-{settings.fingerprint(config)}.jsonl"
+    if not entry.exists():
+        if not _is_finished(folder, config):
+            print(f"\n{model}, seed {config.seed}", flush=True)
+            train.train(config, folder)
+        result = json.loads((folder / run_folder.RESULT).read_text())
+        lines = [{"config": settings.flatten(config) | {"data.dir": None}, "result": result}, *run_folder.read_rows(folder)]
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        run_folder.write_whole(entry, "".join(json.dumps(line) + "\n" for line in lines))
+    first, *rows = map(json.loads, entry.read_text().splitlines())
+    return Finished(first["result"], rows)
+
+
+def _is_finished(folder: Path, config: Config) -> bool:
+    """Whether the folder holds a finished run of this config; of another one, `train` refuses to write over it."""
+    return (folder / run_folder.RESULT).exists() and (
+        settings.fingerprint(run_folder.read_config(folder)) == settings.fingerprint(config)
+    )
+
+
+def read_blog(path: Path) -> dict[str, list[dict[str, float]]]:
+    """The blog's rows, by model."""
+    blog: dict[str, list[dict[str, float]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            blog.setdefault(row.pop("model"), []).append({k: int(v) if k == "epoch" else float(v) for k, v in row.items()})
+    return blog
+
+
+def epochs_inside(curve: report.Rows, seeds: Sequence[report.Rows]) -> int:
+    """At how many epochs of a curve its validation loss and accuracy both lie in the widened band of the seeds."""
+
+    def inside(epoch: int) -> bool:
+        for column, margin in MARGINS.items():
+            band = [rows[epoch][column] for rows in seeds]
+            if not min(band) - margin <= curve[epoch][column] <= max(band) + margin:
+                return False
+        return True
+
+    return sum(inside(epoch) for epoch in range(len(curve)))
+
+
+def summary(runs: dict[str, list[Finished]], blog: dict[str, list[dict[str, float]]]) -> str:
+    """The table: accuracies in percent, ours as the mean over the seeds; the last run of each model calibrates."""
+    lines, total = [], [0, 0, 0]
+    for model, (*seeds, sixth) in runs.items():
+        curves, theirs = [run.rows for run in seeds], [row["val_accuracy"] for row in blog[model]]
+        counts = [epochs_inside(blog[model], curves), epochs_inside(sixth.rows, curves), len(blog[model])]
+        total = [a + b for a, b in zip(total, counts, strict=True)]
+        final, best, test = (
+            _mean([run.result[key] for run in seeds]) for key in ("final_val_accuracy", "best_val_accuracy", "test_accuracy")
+        )
+        blog_cells = [f"{100 * theirs[-1]:.2f}", f"{100 * max(theirs):.2f}"]
+        lines.append([model, blog_cells[0], final, blog_cells[1], best, test, *_inside(counts)])
+    lines.append(["all", *[""] * 5, *_inside(total)])
+    seed = len(next(iter(runs.values()))) - 1
+    header = ["validation accuracy, %", "blog, final", "ours, final", "blog, best", "ours, best", "ours, test"]
+    return report.table([*header, "blog inside", f"our seed {seed} inside"], lines)
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{100 * sum(values) / len(values):.2f}"
+
+
+def _inside(counts: Sequence[int]) -> list[str]:
+    blog, ours, epochs = counts
+    return [f"{blog} of {epochs}", f"{ours} of {epochs}"]
