@@ -1,10 +1,12 @@
 """The commands, their flags, and what a wrong one is told."""
 
+import contextlib
 import difflib
 import json
 import os
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +16,7 @@ from ml_collections import config_flags
 
 from experiments import settings
 from experiments.errors import Refusal, UsageError
+from experiments.settings import Config
 
 USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …]
 
@@ -29,35 +32,51 @@ def main(arguments: list[str]) -> int:
     """Runs a command and returns its exit code; what the user can mend is one line on stderr."""
     use_all_cores()
     try:
-        if not arguments or arguments[0] in ("help", "-h", "--help"):
-            print(USAGE)
-            return 0 if arguments else UsageError.exit_code
-        name, *rest = arguments
-        if name not in COMMANDS:
-            raise UsageError(f"{name!r} is no command: it must be one of {', '.join(COMMANDS)}{_hint(name, COMMANDS)}")
-        COMMANDS[name](rest)
+        code = _run(arguments)
+        sys.stdout.flush()  # here, where a broken pipe is caught
+        return code
     except Refusal as refusal:
-        print(f"error: {refusal}", file=sys.stderr)
+        print(f"error: {_printable(refusal)}", file=sys.stderr)
         return refusal.exit_code
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:  # the disk is full, say
+        print(f"error: {_printable(error)}", file=sys.stderr)
+        return Refusal.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _printable(error: Exception) -> str:
+    """What an error says, on one line and harmless in a terminal: it may quote any bytes of the command line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] == "help" or not {"-h", "--help"}.isdisjoint(arguments):
+        print(USAGE)
+        return 0 if arguments else UsageError.exit_code
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise UsageError(f"{name!r} is no command: it must be one of {', '.join(COMMANDS)}{_hint(name, COMMANDS)}")
+    COMMANDS[name](rest)
     return 0
 
 
 def use_all_cores() -> None:
     """One virtual CPU device a core, and compiled programs kept on disk. Before the first array is made."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jax.config.update("jax_num_cpu_devices", cores)
+    with contextlib.suppress(RuntimeError):  # JAX runs already, on the devices that it has
+        jax.config.update("jax_num_cpu_devices", cores)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "attn" / "compiled"))
 
 
 def _prepare(arguments: list[str]) -> None:
-    values = _parse(arguments, archive=None, data_dir=None)
+    values, _ = _parse(arguments, archive=None, data_dir=None)
     from experiments.data import imdb
 
     folder = imdb.prepare(_path(values.archive), _path(values.data_dir))
@@ -65,15 +84,15 @@ def _prepare(arguments: list[str]) -> None:
 
 
 def _train(arguments: list[str]) -> None:
-    values = _parse_config(arguments)
+    config, workdir = _parse_config(arguments)
     from experiments import train
 
-    result = train.train(values.config, Path(values.workdir))
-    print(f"test_loss {result['test_loss']:.4f}  test_accuracy {result['test_accuracy']:.4f}  in {values.workdir}")
+    result = train.train(config, workdir)
+    print(f"test_loss {result['test_loss']:.4f}  test_accuracy {result['test_accuracy']:.4f}  in {workdir}")
 
 
 def _evaluate(arguments: list[str]) -> None:
-    values = _parse(arguments, workdir=None, split="validation")
+    values, _ = _parse(arguments, workdir=None, split="validation")
     if values.split not in ("validation", "test"):
         raise UsageError(f"--split={values.split} must be validation or test")
     from experiments import train
@@ -82,27 +101,28 @@ def _evaluate(arguments: list[str]) -> None:
 
 
 def _predict(arguments: list[str]) -> None:
-    files = [a for a in arguments if a == "-" or not a.startswith("-")]
-    values = _parse([a for a in arguments if a not in files], workdir=None)
+    values, files = _parse(arguments, words=True, workdir=None)
     if len(files) > 1:
         raise UsageError(f"predict reads one FILE, not {len(files)}: {' '.join(files)}")
+    workdir = _workdir(values)
     from experiments import predict, run_folder
 
-    run = run_folder.load(_workdir(values))
-    with sys.stdin.buffer if files in ([], ["-"]) else _open(files[0]) as lines:
-        for line in predict.predict(run, lines):
+    with _open(files[0] if files else "-") as lines:
+        for line in predict.predict(run_folder.load(workdir), lines):
             print(line, flush=True)
 
 
 def _open(file: str) -> BinaryIO:
+    if file == "-" and sys.stdin is None:
+        raise UsageError("FILE is missing, and standard input is closed")
     try:
-        return Path(file).open("rb")
+        return sys.stdin.buffer if file == "-" else Path(file).open("rb")
     except OSError as error:
         raise UsageError(f"FILE {file} cannot be read: {error.strerror}") from None
 
 
 def _reproduce(arguments: list[str]) -> None:
-    values = _parse(arguments, workdir=None, data_dir=None, seeds=5)
+    values, _ = _parse(arguments, workdir=None, data_dir=None, seeds=5)
     if not 1 <= values.seeds <= 1000:
         raise UsageError(f"--seeds={values.seeds} must be an integer from 1 to 1000")
     from experiments import reproduce
@@ -111,7 +131,7 @@ def _reproduce(arguments: list[str]) -> None:
 
 
 def _quickstart(arguments: list[str]) -> None:
-    values = _parse(arguments, workdir="runs/quickstart")
+    values, _ = _parse(arguments, workdir="runs/quickstart")
     from experiments import quickstart
 
     quickstart.quickstart(_workdir(values))
@@ -127,53 +147,86 @@ COMMANDS = {
 }
 
 
-def _parse(arguments: list[str], **defaults: str | int | None) -> flags.FlagValues:
-    """Flags of these names, integers where the default is one; no word may stand without dashes."""
+def _parse(arguments: list[str], words: bool = False, **defaults: str | int | None) -> tuple[flags.FlagValues, list[str]]:
+    """Flags of these names, integers where the default is one; and the words without dashes, which `words` allows."""
     values = flags.FlagValues()
     for name, default in defaults.items():
         if isinstance(default, int):
             flags.DEFINE_integer(name, default, "", flag_values=values)
         else:
             flags.DEFINE_string(name, default, "", flag_values=values)
-    return _parsed(values, arguments)
+    return values, _parsed(values, arguments, words)
 
 
-def _parse_config(arguments: list[str]) -> flags.FlagValues:
-    """--workdir, --config and its fields. Unknown fields are refused before absl meets them: it would raise on some."""
+def _parse_config(arguments: list[str]) -> tuple[Config, Path]:
+    """The config of --config and of the flags for its fields, checked; and --workdir."""
     values = flags.FlagValues()
+    flags.DEFINE_string("config", None, "", flag_values=values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
-    config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=["experiments", *arguments])
-    for argument in arguments:
-        if match := re.match(r"--?config\.([^=]*)", argument):
-            settings.rule_of(match[1])
-    if not any(re.match(r"--?config=", a) for a in arguments):
-        raise UsageError("--config is missing: it must be a page such as configs/single_head.py")
-    _parsed(values, arguments)
-    _workdir(values)
-    settings.check(values.config)
-    return values
-
-
-def _parsed(values: flags.FlagValues, arguments: list[str]) -> flags.FlagValues:
+    fields = _parsed(values, arguments, words=True, known_only=True)
+    workdir = _workdir(values)
+    if not values.config or not Path(values.config.partition(":")[0]).is_file():
+        problem = "is missing: it" if values.config is None else f"={values.config} is no file: it"
+        raise UsageError(f"--config{problem} must be a page such as configs/single_head.py")
     try:
-        words = values(["experiments", *arguments])[1:]
+        config = _read_page(values.config, fields)
+        settings.check(config)
+    except Refusal:
+        raise
+    except Exception as error:  # a page is Python, and may raise anything
+        raise UsageError(f"--config={values.config} cannot be read: {type(error).__name__}: {_last_line(error)}") from None
+    return config, workdir
+
+
+def _read_page(page: str, fields: list[str]) -> Config:
+    """The config of a page, with the fields that the flags set; absl cannot set one to None."""
+    matches = [re.match(r"--?(?:no)?config\.([^=]*)=?(.*)", field, re.DOTALL) for field in fields]
+    # An unknown field is refused before absl meets it: it would raise on some.
+    rules = [match and settings.rule_of(match[1]) for match in matches]
+    cleared = {m[1]: f for m, r, f in zip(matches, rules, fields, strict=True) if m and r and m[2] == "None" and r.holds(None)}
+    arguments = [f"--config={page}", *(field for field in fields if field not in cleared.values())]
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "", flag_values=values)  # read before; here for the hint to --wokdir
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=["experiments", *arguments])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # config_flags loads a page with load_module()
+        _parsed(values, arguments)
+    if cleared:
+        values.config.update_from_flattened_dict(dict.fromkeys(cleared))
+    return values.config
+
+
+def _parsed(values: flags.FlagValues, arguments: list[str], words: bool = False, known_only: bool = False) -> list[str]:
+    """Fills `values` and returns the words without dashes; UsageError for a bad flag, and for a word unless `words`."""
+    values.set_gnu_getopt()  # words may stand anywhere
+    try:
+        rest = values(["experiments", *arguments], known_only=known_only)[1:]
     except flags.UnrecognizedFlagError as error:
         raise UsageError(f"--{error.flagname} is no flag of this command{_hint(error.flagname, list(values))}") from None
     except flags.IllegalFlagValueError as error:
-        raise UsageError(_bad_value(str(error))) from None
-    except (flags.Error, OSError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(_bad_value(str(error), arguments)) from None
+    except (flags.Error, ValueError) as error:
         raise UsageError(" ".join(str(error).split())) from None
-    if words:
-        raise UsageError(f"{words[0]!r} is a word without dashes: flags are --NAME=VALUE")
-    return values
+    if rest and not words:
+        raise UsageError(f"{rest[0]!r} is a word without dashes: flags are --NAME=VALUE")
+    return rest
 
 
-def _bad_value(message: str) -> str:
+def _bad_value(message: str, arguments: list[str]) -> str:
     """absl's "flag --config.epochs=abc: invalid literal …", with the field's own rule where it has one."""
-    match = re.match(r"flag --(config\.)?([^=]+)=(.*): ", message)
-    if match and match[1] and match[2] in settings.RULES:
-        return f"config.{match[2]}={match[3]} must be {settings.RULES[match[2]].text}"
+    name = message.removeprefix("flag --").partition("=")[0]
+    for value in (argument.split("=", 1)[-1] for argument in arguments):
+        if message.startswith(f"flag --{name}={value}: "):
+            field = name.removeprefix("config.")
+            if field != name and field in settings.RULES:
+                return f"{name}={value} must be {settings.RULES[field].text}"
+            return f"--{name}={value}: " + _last_line(message.removeprefix(f"flag --{name}={value}: "))
     return " ".join(message.split())
+
+
+def _last_line(error: object) -> str:
+    """What an error says; config_flags puts a whole traceback before it."""
+    return ([line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"])[-1]
 
 
 def _workdir(values: flags.FlagValues) -> Path:

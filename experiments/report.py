@@ -26,8 +26,9 @@ def draw_curves(folder: Path, runs: Mapping[str, Sequence[Rows]], blog: Mapping[
     """
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     for axes, (column, title) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
-        for colour, (model, seeds) in zip(_COLOURS, runs.items(), strict=False):
-            _draw_model(axes, colour, model, column, seeds)
+        for index, (model, seeds) in enumerate(runs.items()):
+            colour = _COLOURS[index % len(_COLOURS)]
+            _draw_model(axes, colour, model, column, seeds, width=max(1.2, 3.2 - 0.6 * index))  # equal curves stay visible
             if blog and model in blog:
                 axes.plot(*_curve(blog[model], column), "--", color=colour, linewidth=1.2, dashes=(4, 2))
         axes.set(title=title, xlabel="epoch", ylabel="nats" if column.endswith("loss") else "share of reviews")
@@ -42,11 +43,11 @@ def draw_curves(folder: Path, runs: Mapping[str, Sequence[Rows]], blog: Mapping[
         figure.savefig(folder / "curves.svg", metadata={"Date": None})
 
 
-def _draw_model(axes: Axes, colour: str, model: str, column: str, seeds: Sequence[Rows]) -> None:
+def _draw_model(axes: Axes, colour: str, model: str, column: str, seeds: Sequence[Rows], width: float) -> None:
     epochs = _curve(seeds[0], column)[0]
     values = np.array([_curve(rows, column)[1] for rows in seeds])
     single = len(epochs) == 1  # a line of one point is invisible
-    axes.plot(epochs, values.mean(0), color=colour, linewidth=1.8, label=model, marker="o" if single else None)
+    axes.plot(epochs, values.mean(0), color=colour, linewidth=width, label=model, marker="o" if single else None)
     if len(seeds) > 1:
         axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import report, run_folder, settings, train
+from experiments.errors import DataError
 from experiments.settings import Config
 
 LEDGER = Path(__file__).parent.parent / "docs" / "reproduction"
@@ -46,22 +47,24 @@ def _finish(model: str, config: Config, folder: Path, ledger: Path) -> Finished:
     """The run of a config: from the ledger, else from its folder, else trained now; in the ledger afterwards."""
     entry = ledger / f"{model}-seed_{config.seed}-{settings.fingerprint(config)}.jsonl"
     if not entry.exists():
-        if not _is_finished(folder, config):
+        if not run_folder.is_finished(folder, config):  # where it holds one of another config, `train` refuses
             print(f"\n{model}, seed {config.seed}", flush=True)
             train.train(config, folder)
-        result = json.loads((folder / run_folder.RESULT).read_text())
-        lines = [{"config": settings.flatten(config) | {"data.dir": None}, "result": result}, *run_folder.read_rows(folder)]
+        first = {"config": settings.flatten(config) | {"data.dir": None}, "result": run_folder.read_result(folder)}
+        lines = [first, *_complete(folder, run_folder.read_rows(folder), config)]
         entry.parent.mkdir(parents=True, exist_ok=True)
         run_folder.write_whole(entry, "".join(json.dumps(line) + "\n" for line in lines))
-    first, *rows = map(json.loads, entry.read_text().splitlines())
-    return Finished(first["result"], rows)
+    try:
+        first, *rows = map(json.loads, entry.read_text().splitlines())
+        return Finished(first["result"], _complete(entry, rows, config))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{entry} is damaged: {error}; remove it, and the run is taken from its folder or done again") from None
 
 
-def _is_finished(folder: Path, config: Config) -> bool:
-    """Whether the folder holds a finished run of this config; of another one, `train` refuses to write over it."""
-    return (folder / run_folder.RESULT).exists() and (
-        settings.fingerprint(run_folder.read_config(folder)) == settings.fingerprint(config)
-    )
+def _complete(path: Path, rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
+    if len(rows) != config.epochs:
+        raise DataError(f"{path} is damaged: it holds {len(rows)} of {config.epochs} epochs; remove it, and it is made again")
+    return rows
 
 
 def read_blog(path: Path) -> dict[str, list[dict[str, float]]]:

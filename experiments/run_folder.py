@@ -1,6 +1,8 @@
 """What a run leaves behind, and how it is read back."""
 
+import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +18,9 @@ from experiments.errors import DataError, UsageError
 from experiments.settings import Config
 
 CONFIG, METRICS, RESULT, BOARD = "config.json", "metrics.jsonl", "result.json", "tensorboard"
-_PARAMS, _WORDS = "checkpoint", "vocabulary.txt"
+_PARAMS, _WORDS, _MANIFEST = "checkpoint", "vocabulary.txt", "manifest.json"
+
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError)  # what reading back a damaged folder raises
 
 
 class Run(NamedTuple):
@@ -28,10 +32,24 @@ class Run(NamedTuple):
     tokenizer: Tokenizer
 
 
+def check(workdir: Path) -> None:
+    """Refuses a folder that cannot be written or holds a finished run, which is never written over. Creates nothing."""
+    path = workdir.absolute()
+    try:
+        if (path / RESULT).exists():
+            raise UsageError(f"--workdir={workdir} holds a finished run: choose another folder, or remove that one")
+        parent = next(folder for folder in (path, *path.parents) if folder.exists())
+    except OSError as error:  # a name that is too long, say
+        raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}") from None
+    if not parent.is_dir():
+        raise UsageError(f"--workdir={workdir} cannot be written: {parent} is no folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UsageError(f"--workdir={workdir} cannot be written: {parent} is read-only")
+
+
 def start(workdir: Path, config: Config) -> None:
-    """Makes the folder and writes the resolved config. A finished run is never written over."""
-    if (workdir / RESULT).exists():
-        raise UsageError(f"--workdir={workdir} holds a finished run: choose another folder, or remove that one")
+    """Makes the folder and writes the resolved config."""
+    check(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         for leftover in (workdir / METRICS, *(workdir / BOARD).glob("events.*")):
@@ -49,8 +67,12 @@ def write_json(path: Path, content: Any) -> None:
 def write_whole(path: Path, text: str) -> None:
     """The file has all of the text or is as it was."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
+    try:
+        part.write_text(text)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def save(workdir: Path, params: Any, tokenizer: Tokenizer) -> None:
@@ -58,6 +80,8 @@ def save(workdir: Path, params: Any, tokenizer: Tokenizer) -> None:
     (workdir / _WORDS).write_bytes(b"\n".join(tokenizer.words))
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((workdir / _PARAMS).absolute(), params, force=True)
+    files = [workdir / CONFIG, workdir / _WORDS, *(path for path in sorted((workdir / _PARAMS).rglob("*")) if path.is_file())]
+    write_json(workdir / _MANIFEST, {path.relative_to(workdir).as_posix(): _sha256(path) for path in files})
 
 
 def load(workdir: str | Path) -> Run:
@@ -68,30 +92,73 @@ def load(workdir: str | Path) -> Run:
     workdir = Path(workdir)
     if not (workdir / RESULT).exists():
         raise UsageError(f"--workdir={workdir} holds no finished run: {RESULT} is not there")
+    config = read_config(workdir)
     try:
-        config = read_config(workdir)
-        sizes = json.loads((workdir / RESULT).read_text())
+        for name, sha256 in _read_object(workdir / _MANIFEST).items():
+            if _sha256(workdir / name) != sha256:  # orbax itself restores a flipped bit silently
+                raise ValueError(f"{name} is not what the run wrote")
+        sizes = _read_object(workdir / RESULT)
         words = tuple((workdir / _WORDS).read_bytes().split(b"\n"))
         tokenizer = Tokenizer(words, sizes["vocabulary_size"], sizes["max_length"])
         model = build.build_model(config, tokenizer)
         shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, tokenizer.max_length), jnp.int32))
         with ocp.StandardCheckpointer() as checkpointer:
             params = checkpointer.restore((workdir / _PARAMS).absolute(), shapes["params"])
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"--workdir={workdir} is damaged: {reason}") from None
+    except _DAMAGE as error:
+        raise _damaged(workdir, error) from None
     return Run(config, model, params, tokenizer)
 
 
 def read_config(workdir: Path) -> Config:
     """The config that a run was started with, checked again."""
-    content = json.loads((workdir / CONFIG).read_text())
-    content["model"]["output_dims"] = tuple(content["model"]["output_dims"])  # JSON has no tuples
-    config = ConfigDict(content)
-    settings.check(config)
+    try:
+        content = _read_object(workdir / CONFIG)
+        content["model"]["output_dims"] = tuple(content["model"]["output_dims"])  # JSON has no tuples
+        config = ConfigDict(content)
+        settings.check(config)
+    except _DAMAGE as error:
+        raise _damaged(workdir, error) from None
     return config
+
+
+def is_finished(workdir: Path, config: Config) -> bool:
+    """Whether the folder holds a finished run of this config."""
+    return (workdir / RESULT).exists() and settings.fingerprint(read_config(workdir)) == settings.fingerprint(config)
+
+
+def read_result(workdir: Path) -> dict[str, Any]:
+    """What result.json holds."""
+    try:
+        return _read_object(workdir / RESULT)
+    except _DAMAGE as error:
+        raise _damaged(workdir, error) from None
 
 
 def read_rows(workdir: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl, one an epoch."""
-    return [json.loads(line) for line in (workdir / METRICS).read_text().splitlines()]
+    try:
+        return [json.loads(line) for line in (workdir / METRICS).read_text().splitlines()]
+    except _DAMAGE as error:
+        raise _damaged(workdir, error) from None
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds no JSON object")
+    return content
+
+
+def _damaged(workdir: Path, error: Exception) -> DataError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, KeyError):
+        reason = f"{reason} is missing"
+    return DataError(f"--workdir={workdir} is damaged: {reason}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

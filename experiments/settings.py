@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 from attn.models.classifier import ClassifierConfig
 from experiments.errors import UsageError
 
@@ -61,7 +63,7 @@ RULES = {
     "model.num_layers": _SIZE,
     "model.num_heads": _SIZE,
     "model.key_dim": _SIZE,
-    "model.output_dims": Rule("a tuple of sizes", lambda x: type(x) is tuple and all(map(_SIZE.holds, x))),
+    "model.output_dims": Rule("a tuple of sizes", lambda x: type(x) is tuple and bool(x) and all(map(_SIZE.holds, x))),
     "model.feedforward_dim": _SIZE,
     "model.learned_positions": _FLAG,
     "model.dropout_rate": _number(0, 1, "a number from 0 to 1, 1 left out"),
@@ -73,13 +75,15 @@ def rule_of(field: str) -> Rule:
     """The rule of a field such as "model.num_heads"; UsageError with the nearest name where there is none."""
     if field in RULES:
         return RULES[field]
-    near = difflib.get_close_matches(field, RULES, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(field, RULES, n=1, cutoff=0.25)  # so that lr finds learning_rate
     hint = f"; did you mean config.{near[0]}?" if near else ""
     raise UsageError(f"config.{field} is no field of the config{hint}")
 
 
 def check(config: Config) -> None:
     """Raises UsageError with the first field that breaks its rule, its value and the rule."""
+    if not isinstance(config, ConfigDict):
+        raise UsageError(f"get_config() gave {type(config).__name__}: it must give a ConfigDict")
     fields = flatten(config)
     for field, value in fields.items():
         if not rule_of(field).holds(value):

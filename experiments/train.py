@@ -13,7 +13,7 @@ import jax
 
 from experiments import build, report, run_folder, settings, steps
 from experiments.data.corpus import Corpus, Split
-from experiments.errors import Refusal
+from experiments.errors import DataError, Refusal
 from experiments.metrics import Metrics, Progress
 from experiments.settings import Config
 
@@ -29,16 +29,18 @@ class Diverged(Refusal):
 def train(config: Config, workdir: Path) -> dict[str, Any]:
     """Trains, evaluates on test once, and returns what `result.json` holds."""
     settings.check(config)
-    run_folder.start(workdir, config)
+    run_folder.check(workdir)
     corpus = build.build_corpus(config)
     model = build.build_model(config, corpus.tokenizer)
     plan = build.build_plan(config, model)
+    run_folder.start(workdir, config)  # once there is data: without it there is no folder either
     state, rows, seconds = _fit(config, plan, corpus, workdir)
 
     evaluate, test_compile_seconds = _evaluation(plan, state.params, corpus.test())
     test_loss, test_accuracy = evaluate(state.params)
+    _check_finite(config, "test", test_loss=test_loss)
     run_folder.save(workdir, state.params, corpus.tokenizer)
-    report.draw_curves(workdir, {workdir.name: [rows]})
+    report.draw_curves(workdir, {config.model.body: [rows]})
     best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
     result = {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
@@ -87,13 +89,16 @@ def _fit(config: Config, plan: steps.Plan, corpus: Corpus, workdir: Path) -> tup
                     "compile_seconds": compile_seconds if epoch == 1 else 0.0,
                 }
             )
-            if not math.isfinite(loss) or not math.isfinite(val_loss):
-                raise Diverged(
-                    f"epoch {epoch}: loss {loss}, val_loss {val_loss} at config.learning_rate={config.learning_rate}"
-                )
+            _check_finite(config, f"epoch {epoch}", loss=loss, val_loss=val_loss)
             metrics.write(rows[-1])
             progress.epoch(rows[-1], (time.monotonic() - started) / epoch * (config.epochs - epoch))
     return state, rows, train_seconds
+
+
+def _check_finite(config: Config, where: str, **losses: float) -> None:
+    if not all(map(math.isfinite, losses.values())):
+        shown = ", ".join(f"{name} {loss}" for name, loss in losses.items())
+        raise Diverged(f"{where}: {shown} at config.learning_rate={config.learning_rate}")
 
 
 class _Epochs:
@@ -142,6 +147,8 @@ def evaluate(workdir: Path, split: str) -> dict[str, float]:
     """Loss and accuracy of a finished run on "validation" or "test", under the keys of its metrics."""
     run = run_folder.load(workdir)
     corpus = build.build_corpus(run.config)
+    if corpus.tokenizer != run.tokenizer:
+        raise DataError(f"--workdir={workdir} was trained on another version of the corpus {run.config.data.name}")
     plan = build.build_plan(run.config, run.model)
     params = plan.replicate(run.params)
     loss, accuracy = _evaluation(plan, params, corpus.test() if split == "test" else corpus.validation)[0](params)

@@ -41,7 +41,7 @@ class Archive:
 
 
 def read_archive(path: Path, reviews_per_folder: int = REVIEWS_PER_FOLDER) -> Archive:
-    """Reads every labelled review of an archive with the layout of aclImdb_v1.tar.gz, in one pass, writing nothing.
+    """Reads every labelled review of an archive with the layout of aclImdb_v1.tar.gz, streaming, and writes nothing.
 
     Raises:
       DataError: one line with the archive, the member or value and the rule.

@@ -80,9 +80,7 @@ def _write(folder: Path, prepared: Path, identity: dict[str, Any]) -> None:
 
 
 def _tokenise(folder: Path, prepared: Path, identity: dict[str, Any]) -> None:
-    from experiments.data import imdb_builder
-
-    reviews = {split: list(imdb_builder.read(prepared, split)) for split in imdb_archive.SPLITS}
+    reviews = {split: _read(prepared, split) for split in imdb_archive.SPLITS}
     words = tokenizer.rank_words(tokenizer.count_words(text for text, _ in reviews["train"]))
     (folder / "words.txt").write_bytes(b"\n".join(words))  # no word holds a newline; some are not UTF-8
     encoder = Tokenizer(words, identity["vocabulary_size"], identity["max_length"])
@@ -92,6 +90,16 @@ def _tokenise(folder: Path, prepared: Path, identity: dict[str, Any]) -> None:
         np.save(folder / f"{split}_labels.npy", labels, allow_pickle=False)
     files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
     (folder / "manifest.json").write_text(json.dumps({**identity, "sha256": files}, indent=2))
+
+
+def _read(prepared: Path, split: str) -> list[tuple[bytes, int]]:
+    from experiments.data import imdb_builder
+
+    try:
+        return list(imdb_builder.read(prepared, split))
+    except Exception as error:  # tfds, protobuf and array_record each have their own
+        reason = f"{split}: {imdb_archive.one_line(error)}"
+        raise DataError(f"{prepared} is damaged ({reason}); remove it, and it is prepared again") from error
 
 
 def _arrays(encoder: Tokenizer, examples: Sequence[tuple[bytes, int]]) -> tuple[np.ndarray, np.ndarray]:

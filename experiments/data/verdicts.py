@@ -63,7 +63,7 @@ POSITIVE = "beautiful charming clever delightful engaging exciting good gripping
 ADJECTIVES = tuple(NEGATIVE.split()), tuple(POSITIVE.split())  # by label
 EMPHASES = ("", "", "", "very ", "really ")
 NEGATIONS = ("not ", "not at all ", "far from ", "anything but ")
-OPENINGS = ("", "", "", "honestly, ", "well, ", "frankly, ", "for the record, ", "to be honest, ", "i must say, ")
+OPENINGS = ("", "", "", "well, ", "honestly, ", "frankly, ")
 ENDINGS = ("", "", "", ", enough said", ", that is all", ", and that is all i have to say")
 
 
@@ -91,7 +91,7 @@ def _pair(rng: np.random.Generator) -> tuple[str, str]:
         return options[rng.integers(len(options))]
 
     def opinion(positive: int) -> str:
-        if rng.random() < 0.3:
+        if rng.random() < 0.25:
             return pick(NEGATIONS) + pick(ADJECTIVES[1 - positive])
         return pick(EMPHASES) + pick(ADJECTIVES[positive])
 

@@ -1,0 +1,25 @@
+"""Fixtures that several test files share: the real IMDB archive, where the machine has one."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from experiments.data import imdb
+
+
+@pytest.fixture(scope="session")
+def real_archive() -> Path:
+    """The archive that ATTN_IMDB_ARCHIVE names. The reviews are their authors', so none of them is in this repository."""
+    path = os.environ.get("ATTN_IMDB_ARCHIVE")
+    if not path:
+        pytest.skip("ATTN_IMDB_ARCHIVE is not set: it names an archive with the layout of aclImdb_v1.tar.gz")
+    return Path(path)
+
+
+@pytest.fixture(scope="session")
+def imdb_data_dir(real_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory in which the real archive is prepared, once a session."""
+    data_dir = tmp_path_factory.mktemp("imdb")
+    imdb.prepare(real_archive, data_dir)
+    return data_dir
