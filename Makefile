@@ -1,0 +1,33 @@
+PYTHON ?= python3
+EXTRAS ?=
+RUN = .venv/bin/python
+
+quickstart: .venv/with-experiments
+	$(RUN) -m experiments quickstart
+
+comma := ,
+test: .venv/with-$(if $(EXTRAS),test$(comma)$(EXTRAS),test)
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m pyright
+	$(RUN) -m pytest
+
+reproduce: .venv/with-experiments
+	$(RUN) -m experiments reproduce --workdir=runs/reproduce
+
+lint: .venv/with-test
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+# One file a set of extras. A .venv of another Python than $(PYTHON) is made anew.
+.venv/with-%: .venv/of-$(notdir $(PYTHON)) pyproject.toml constraints.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$*]"
+	@touch $@
+
+.venv/of-$(notdir $(PYTHON)):
+	$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("attn needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: try PYTHON=python3.12 make ..." % sys.version_info[:2])'
+	$(PYTHON) -m venv --clear .venv
+	@touch $@
+
+.PHONY: quickstart test reproduce lint
+.PRECIOUS: .venv/of-% .venv/with-%
