@@ -1,6 +1,5 @@
 """The commands, their flags, and what a wrong one is told."""
 
-import contextlib
 import difflib
 import json
 import os
@@ -27,10 +26,11 @@ USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …]
   reproduce   --workdir=DIR [--seeds=5] [--data_dir=DIR]                    the blog's curves on IMDB, over ours
   quickstart  [--workdir=runs/quickstart]                                   the four classifiers on the embedded corpus"""
 
+INTERRUPTED = 130  # the exit code of Ctrl-C
+
 
 def main(arguments: list[str]) -> int:
     """Runs a command and returns its exit code; what the user can mend is one line on stderr."""
-    use_all_cores()
     try:
         code = _run(arguments)
         sys.stdout.flush()  # here, where a broken pipe is caught
@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> int:
         print(f"error: {_printable(error)}", file=sys.stderr)
         return Refusal.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        print("interrupted", file=sys.stderr, flush=True)
+        return INTERRUPTED
 
 
 def _printable(error: Exception) -> str:
@@ -68,8 +68,7 @@ def _run(arguments: list[str]) -> int:
 def use_all_cores() -> None:
     """One virtual CPU device a core, and compiled programs kept on disk. Before the first array is made."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with contextlib.suppress(RuntimeError):  # JAX runs already, on the devices that it has
-        jax.config.update("jax_num_cpu_devices", cores)
+    jax.config.update("jax_num_cpu_devices", cores)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "attn" / "compiled"))
@@ -166,8 +165,8 @@ def _parse_config(arguments: list[str]) -> tuple[Config, Path]:
     fields = _parsed(values, arguments, words=True, known_only=True)
     workdir = _workdir(values)
     if not values.config or not Path(values.config.partition(":")[0]).is_file():
-        problem = "is missing: it" if values.config is None else f"={values.config} is no file: it"
-        raise UsageError(f"--config{problem} must be a page such as configs/single_head.py")
+        problem = "--config is missing" if values.config is None else f"--config={values.config} is no file"
+        raise UsageError(f"{problem}: it must be a page such as configs/single_head.py")
     try:
         config = _read_page(values.config, fields)
         settings.check(config)
@@ -188,6 +187,7 @@ def _read_page(page: str, fields: list[str]) -> Config:
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "", flag_values=values)  # read before; here for the hint to --wokdir
     config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=["experiments", *arguments])
+    sys.modules.pop("config_config", None)  # config_flags would load a page over what is left of the one before
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # config_flags loads a page with load_module()
         _parsed(values, arguments)

@@ -30,6 +30,7 @@ def quickstart(workdir: Path) -> None:
     ]
     print("\n" + report.table(["model", "parameters", "val. accuracy", "test accuracy", "train seconds"], rows))
     print(
-        "\nEvery review has a twin of the same words in another order and with the other label: without positions, a half is the most."
+        "\nEvery review has a twin of the same words in another order and with the other label:"
+        " without positions, a half is the most."
     )
     print(f"The curves are in {workdir / 'curves.png'}; all of it took {time.monotonic() - started:.0f} s.")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from attn.models.classifier import Classifier
@@ -78,8 +79,11 @@ def write_whole(path: Path, text: str) -> None:
 def save(workdir: Path, params: Any, tokenizer: Tokenizer) -> None:
     """The parameters (orbax), and the words by rank, so that the folder needs no data to predict."""
     (workdir / _WORDS).write_bytes(b"\n".join(tokenizer.words))
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save((workdir / _PARAMS).absolute(), params, force=True)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save((workdir / _PARAMS).absolute(), params, force=True)
+    except ValueError as error:  # so orbax calls a full disk
+        raise OSError(f"{workdir / _PARAMS} cannot be written: {str(error).splitlines()[0]}") from None
     files = [workdir / CONFIG, workdir / _WORDS, *(path for path in sorted((workdir / _PARAMS).rglob("*")) if path.is_file())]
     write_json(workdir / _MANIFEST, {path.relative_to(workdir).as_posix(): _sha256(path) for path in files})
 
@@ -101,9 +105,11 @@ def load(workdir: str | Path) -> Run:
         words = tuple((workdir / _WORDS).read_bytes().split(b"\n"))
         tokenizer = Tokenizer(words, sizes["vocabulary_size"], sizes["max_length"])
         model = build.build_model(config, tokenizer)
-        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, tokenizer.max_length), jnp.int32))
+        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, tokenizer.max_length), jnp.int32))["params"]
+        device = SingleDeviceSharding(jax.local_devices()[0])  # else orbax wants as many devices as the run had
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
         with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore((workdir / _PARAMS).absolute(), shapes["params"])
+            params = checkpointer.restore((workdir / _PARAMS).absolute(), shapes)
     except _DAMAGE as error:
         raise _damaged(workdir, error) from None
     return Run(config, model, params, tokenizer)

@@ -1,11 +1,15 @@
-"""Fixtures that several test files share: the real IMDB archive, where the machine has one."""
+"""Fixtures that several test files share: the real IMDB archive, where the machine has one, and a finished run."""
 
 import os
 from pathlib import Path
 
+import jax
 import pytest
+import tiny
 
 from experiments.data import imdb
+
+jax.config.update("jax_num_cpu_devices", 2)  # the steps are tested on one device and on two
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +27,12 @@ def imdb_data_dir(real_archive: Path, tmp_path_factory: pytest.TempPathFactory) 
     data_dir = tmp_path_factory.mktemp("imdb")
     imdb.prepare(real_archive, data_dir)
     return data_dir
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny run that `train` has finished. Not to be written to: copy it."""
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        tiny.train(monkeypatch, workdir)
+    return workdir

@@ -1,0 +1,323 @@
+"""The command line as a clumsy user meets it: one line, the right exit code, and nothing half written."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+import experiments
+from experiments import build, commands, quickstart, reproduce, run_folder, settings, train
+from experiments.data import imdb
+from experiments.errors import DataError
+
+PAGES = {  # what a page may hold instead of a config, and what is said of it
+    "int": ("def get_config(): return 3", "get_config() gave int: it must give a ConfigDict"),
+    "nothing": ("def get_config(): pass", "get_config() gave NoneType: it must give a ConfigDict"),
+    "syntax": ("def get_config(:", "--config={page} cannot be read: SyntaxError: invalid syntax (page.py, line 1)"),
+    "no function": ("", "--config={page} cannot be read: AttributeError: module 'config_config' has no attribute 'get_config'"),
+    "raises": ("def get_config(): raise ValueError('boo')", "--config={page}: ValueError: boo"),
+    "imports": ("import nonesuch", "--config={page} cannot be read: ModuleNotFoundError: No module named 'nonesuch'"),
+    "extra": (
+        "from configs import transformer\ndef get_config(): c = transformer.get_config(); c.epoch = 3; return c",
+        "config.epoch is no field of the config; did you mean config.epochs?",
+    ),
+    "model": (
+        "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'model': 7})",
+        "config.model is no field of the config; did you mean config.model.body?",
+    ),
+}
+
+
+def refused(capsys: pytest.CaptureFixture, arguments: list[str], code: int = 2) -> str:
+    """The one line that a command ends with; it must have written nothing to stdout."""
+    assert commands.main(arguments) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    return err.removeprefix("error: ").removesuffix("\n")
+
+
+@pytest.fixture(autouse=True)
+def untouched(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(build, "build_corpus", lambda config: pytest.fail("the data was read"))
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 2), (["help"], 0), (["-h"], 0), (["train", "--help"], 0)])
+def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
+    assert commands.main(arguments) == code
+    out, err = capsys.readouterr()
+    assert (out, err) == (commands.USAGE + "\n", "")
+    assert all(f"\n  {name} " in out for name in commands.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("trian", "'trian' is no command: it must be one of prepare, .*quickstart; did you mean train\\?"),
+        ("--config=x", "'--config=x' is no command"),
+        ("train", "--workdir is missing: it must be the folder of the run"),
+        ("train --workdir=W", "--config is missing: it must be a page such as configs/single_head.py"),
+        ("train --config=configs/transformer.py", "--workdir is missing"),
+        ("train PAGE --workdir=", "--workdir is missing"),
+        ("train --config= --workdir=W", "--config= is no file: it must be a page"),
+        ("train --config=nope.py --workdir=W", "--config=nope.py is no file: it must be a page"),
+        ("train --config=/ --workdir=W", "--config=/ is no file"),
+        ("train PAGEwhat --workdir=W", "config.data.name='verdictswhat' must be one of imdb, verdicts"),
+        ("train PAGE --workdir=W lr=3", "'lr=3' is a word without dashes: flags are --NAME=VALUE"),
+        ("train lr=3 PAGE --workdir=W", "'lr=3' is a word without dashes"),
+        ("train PAGE --workdir=W -", "'-' is a word without dashes"),
+        ("train PAGE --workdir=W --wokdir=V", "--wokdir is no flag of this command; did you mean workdir\\?"),
+        ("train PAGE --workdir=W --zzz", "--zzz is no flag of this command$"),
+        ("train PAGE --workdir=W --config.epochs", "Missing value for flag --config.epochs"),
+        ("train PAGE --workdir=W --config.=3", "config. is no field of the config"),
+        ("train PAGE --workdir=W --config.model=3", "config.model is no field of the config; did you mean config.model.body"),
+        ("train PAGE --workdir=W --flagfile=/nope", ".*/nope"),
+        ("train PAGE --workdir W --config.epochs abc", "config.epochs=abc must be an integer from 1 to 100000"),
+        ("train --config.epochs=0 --workdir=W PAGE", "config.epochs=0 must be an integer"),
+        ("train PAGE --workdir=W --config.epochs=3 --config.epochs=x=y", "config.epochs=x=y must be an integer"),
+        ("evaluate", "--workdir is missing"),
+        ("evaluate --workdir=W", "--workdir=W holds no finished run: result.json is not there"),
+        ("evaluate --workdir=W --split=train", "--split=train must be validation or test"),
+        ("evaluate --workdir=W test", "'test' is a word without dashes"),
+        ("predict", "--workdir is missing"),
+        ("predict --workdir=W", "--workdir=W holds no finished run"),
+        ("predict a --workdir=W b", "predict reads one FILE, not 2: a b"),
+        ("predict --workdir=W /", "FILE / cannot be read: Is a directory"),
+        ("predict --workdir=W /nope", "FILE /nope cannot be read: No such file or directory"),
+        ("prepare --archiv=x", "--archiv is no flag of this command; did you mean archive\\?"),
+        ("reproduce", "--workdir is missing"),
+        ("reproduce --workdir=W --seeds=0", "--seeds=0 must be an integer from 1 to 1000"),
+        ("reproduce --workdir=W --seeds=abc", "--seeds=abc: invalid literal for int"),
+        ("quickstart again", "'again' is a word without dashes"),
+    ],
+)
+def test_clumsy_lines(line: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.chdir(tmp_path)
+    arguments = [word.replace("PAGE", tiny.PAGE) for word in line.split(" ")]
+    said = refused(capsys, arguments)
+    assert re.match(message, said), said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_that_are_no_config(page: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    file = tmp_path / "page.py"
+    content, message = PAGES[page]
+    file.write_text(content)
+    said = refused(capsys, ["train", f"--config={file}", f"--workdir={tmp_path / 'run'}"])
+    assert said == message.format(page=file)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_line_that_would_break_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture):
+    """Control characters and bytes that are no UTF-8 are shown, not sent."""
+    said = refused(capsys, ["train", tiny.PAGE, f"--workdir={tmp_path / 'run'}", "--config.a\n\x1b[2J\udcff=3"])
+    assert said == "config.a\\n\\x1b[2J\\udcff is no field of the config"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (DataError("IMDB archive x is truncated"), 4, "error: IMDB archive x is truncated\n"),
+        (train.Diverged("epoch 3: loss nan"), 3, "error: epoch 3: loss nan\n"),
+        (OSError(28, "No space left on device", "m"), 1, "error: [Errno 28] No space left on device: 'm'\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_exit_codes(
+    error: BaseException, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    def fail(*_: object):
+        raise error
+
+    monkeypatch.setattr(train, "train", fail)
+    assert commands.main(["train", tiny.PAGE, f"--workdir={tmp_path}"]) == code
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Only what the user can mend becomes one line."""
+    monkeypatch.setattr(train, "train", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        commands.main(["train", tiny.PAGE, f"--workdir={tmp_path}"])
+
+
+@pytest.mark.parametrize("archive", [b"", b"no archive", b"\x1f\x8b\x08\0\0\0\0\0"])
+def test_a_bad_archive(archive: bytes, tmp_path: Path, capsys: pytest.CaptureFixture):
+    (file := tmp_path / "a.tar.gz").write_bytes(archive)
+    assert commands.main(["prepare", f"--archive={file}", f"--data_dir={tmp_path / 'data'}"]) == 4
+    assert f"error: IMDB archive {file} is " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_no_network_and_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    """Nor a run folder: neither training nor preparing leaves anything."""
+    monkeypatch.undo()
+    monkeypatch.setattr(imdb, "URL", "http://localhost:1/aclImdb_v1.tar.gz")
+    monkeypatch.delenv(imdb.ARCHIVE_VARIABLE, raising=False)
+    page = f"--config={tiny.ROOT / 'configs' / 'transformer.py'}"
+    train_line = ["train", page, f"--workdir={tmp_path / 'run'}", f"--config.data.dir={tmp_path / 'data'}"]
+    for arguments in (train_line, ["prepare", f"--data_dir={tmp_path / 'data'}"]):
+        said = refused(capsys, arguments, code=4)
+        assert said.startswith(
+            f"no IMDB under {tmp_path / 'data'}, and http://localhost:1/aclImdb_v1.tar.gz cannot be downloaded"
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def predictions(capsys: pytest.CaptureFixture, *arguments: str) -> list[dict]:
+    assert commands.main(["predict", *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_predict_any_bytes(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    """Lines that nobody would write; tokens and unknown words counted by hand (a start mark is a token)."""
+    lines = {
+        b"the film was lovely\n": (5, 0),
+        b"The FILM, was: lovely!\r\n": (5, 0),
+        b"\n": (1, 0),
+        b"\r\n": (1, 0),
+        b"\0\n": (1, 1),
+        b"\xff\xfe \xc3 film\n": (2, 2),
+        "the caf\u00e9\u2028was\u0085dull <script>\n".encode(): (3, 1),  # one word from café to dull; script is known
+        b"=cmd() \x1b[31m the\n": (2, 3),  # cmd, the escape, 31m
+        b"the " * 250_000 + b"\n": (24, 0),
+        b"x" * 1_000_000 + b"\n": (1, 1),
+        b"film\rwas\n": (1, 1),
+        b"the film": (3, 0),
+    }
+    (file := tmp_path / "reviews.txt").write_bytes(b"".join(lines))
+    before = tiny.tree(finished_run)
+    found = predictions(capsys, f"--workdir={finished_run}", str(file))
+    assert [(row["tokens"], row["out_of_vocabulary"]) for row in found] == list(lines.values())
+    assert all(list(row) == ["label", "probability", "tokens", "out_of_vocabulary"] for row in found)
+    assert all(row["label"] in ("neg", "pos") and 0.5 <= row["probability"] <= 1 for row in found)
+    assert found[0] == found[1]
+    run = experiments.load(finished_run)
+    tokens = run.tokenizer.pad([run.tokenizer.encode(b"the film was lovely").ids])
+    probabilities = np.asarray(
+        jax.nn.softmax(np.asarray(run.model.apply({"params": run.params}, jnp.asarray(tokens, jnp.int32))))
+    )[0]
+    assert found[0]["label"] == ("neg", "pos")[probabilities.argmax()]
+    assert found[0]["probability"] == pytest.approx(probabilities.max(), abs=1e-5)
+    assert tiny.tree(finished_run) == before
+
+
+@pytest.mark.parametrize("words", [[], ["-"]])
+@pytest.mark.parametrize("lines", [0, 1, 64, 65, 130])
+def test_predict_from_standard_input(
+    words: list[str], lines: int, finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    """As many lines as came in, around the size of its batches; flags may stand anywhere, with a space or "="."""
+    text = b"".join(b"the film was lovely" + b" lovely" * (number % 7) + b"\n" for number in range(lines))
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(text)))
+    found = predictions(capsys, *words, "--workdir", str(finished_run))
+    assert [row["tokens"] for row in found] == [5 + number % 7 for number in range(lines)]
+
+
+def test_predict_from_a_closed_standard_input(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert refused(capsys, ["predict", f"--workdir={finished_run}"]) == "FILE is missing, and standard input is closed"
+
+
+def test_quickstart_starts_afresh_over_its_own_runs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """A finished run of another config, such as runs/single_head on IMDB, is refused and kept."""
+    kept = tmp_path / "single_head"
+    for data, code in (("imdb", 2), ("verdicts", 0)):
+        kept.mkdir(exist_ok=True)
+        run_folder.write_json(kept / "config.json", settings.load_page("single_head", data).to_dict())
+        run_folder.write_json(kept / "result.json", {"old": True})
+        trained = []
+
+        def fake(config: settings.Config, folder: Path, trained: list = trained) -> dict:
+            run_folder.check(folder)
+            trained.append(folder.name)
+            folder.mkdir(exist_ok=True)
+            row = {"epoch": 1, "train_loss": 1, "train_accuracy": 1, "val_loss": 1, "val_accuracy": 1}
+            (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+            return {"parameters": 3, "final_val_accuracy": 0.5, "test_accuracy": 0.25, "train_seconds": 2.0}
+
+        monkeypatch.setattr(quickstart.train, "train", fake)
+        assert commands.main(["quickstart", f"--workdir={tmp_path}"]) == code
+        assert (kept / "result.json").exists() == (code == 2)
+        assert trained == ([] if code else list(settings.MODELS))
+        assert ("holds a finished run" in capsys.readouterr().err) == (code == 2)
+
+
+def test_reproduce_is_given_its_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    calls = []
+    monkeypatch.setattr(reproduce, "reproduce", lambda *arguments: calls.append(arguments))
+    assert commands.main(["reproduce", f"--workdir={tmp_path}", "--seeds=3"]) == 0
+    assert calls == [(tmp_path, 3, None)]
+
+
+ENVIRONMENT = {"PYTHONPATH": str(tiny.ROOT), "PYTHONIOENCODING": "ascii"}
+
+
+def start(*arguments: str, **options) -> subprocess.Popen:
+    environment = os.environ | ENVIRONMENT
+    command = [sys.executable, "-m", "experiments", *arguments]
+    return subprocess.Popen(command, cwd=tiny.ROOT, env=environment, stderr=subprocess.PIPE, **options)
+
+
+def test_a_reader_that_goes_away_and_an_ascii_terminal(finished_run: Path):
+    """`predict | head -1` and `--help` into a closed pipe end quietly, and no character ends a command."""
+    with start("predict", f"--workdir={finished_run}", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(b"the film was lovely\n" * 64)
+        process.stdin.flush()
+        assert process.stdout.readline().startswith(b'{"label"')
+        process.stdout.close()
+        process.stdin.write(b"the film was lovely\n" * 64)
+        process.stdin.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    with start("--help", stdout=writing) as process:
+        os.close(writing)
+        assert process.stderr and process.stderr.read() == b""
+        assert process.wait() == 0
+    with start("train", "--help", stdout=subprocess.PIPE) as process:
+        assert process.stdout and b"VALUE \\u2026]" in process.stdout.read()
+
+
+def test_a_run_of_two_devices_is_read_on_one(finished_run: Path):
+    """As on a machine with fewer cores than the one that trained."""
+    code = (
+        "import sys, jax; from experiments.commands import main; assert jax.device_count() == 1; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "predict", f"--workdir={finished_run}"]
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | ENVIRONMENT
+    done = subprocess.run(command, cwd=tiny.ROOT, env=environment, input=b"the film\n", capture_output=True)
+    assert (done.stderr, done.returncode) == (b"", 0)
+    assert json.loads(done.stdout)["tokens"] == 3
+    assert "× 2" in run_folder.read_result(finished_run)["device"]
+
+
+def test_ctrl_c_while_it_waits(finished_run: Path):
+    """A real signal, to a predict that waits for its standard input."""
+    with start("predict", f"--workdir={finished_run}", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(b"the film was lovely\n" * 64)
+        process.stdin.flush()
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b"interrupted\n"
+        assert process.wait() == 130

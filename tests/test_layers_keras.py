@@ -1,0 +1,136 @@
+"""Keras' layers against NumPy, their initialisers against the limits that Keras computes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+
+from attn.layers import keras
+
+T, S, D, E = 5, 7, 6, 9
+
+
+def inputs():
+    rng = np.random.default_rng(0)
+    return jnp.asarray(rng.normal(size=(T, D)), jnp.float32), jnp.asarray(rng.normal(size=(S, D)), jnp.float32)
+
+
+def randomised(params, seed=1):
+    """Parameters that are all different, the zeros and ones of the initialisers too."""
+    leaves, tree = jax.tree.flatten(params)
+    rng = np.random.default_rng(seed)
+    return jax.tree.unflatten(tree, [jnp.asarray(rng.normal(size=leaf.shape), jnp.float32) for leaf in leaves])
+
+
+def test_attention_is_the_unscaled_dot_product_times_a_trained_scalar():
+    query, value = inputs()
+    layer = keras.Attention(use_scale=True)
+    params = layer.init(jax.random.key(0), query, value)
+    assert jax.tree.map(float, params) == {"params": {"scale": 1.0}}
+    output = layer.apply({"params": {"scale": jnp.float32(0.3)}}, query, value)
+    expected = oracle.attention(query[:, None], value[:, None], value[:, None], scale=0.3)[0][:, 0]
+    np.testing.assert_allclose(output, expected, atol=2e-6)
+
+
+def test_attention_takes_value_before_key():
+    query, value = inputs()
+    key = jnp.roll(value, 1, axis=0)
+    output = keras.Attention().apply({}, query, value, key)
+    expected = oracle.attention(query[:, None], key[:, None], value[:, None], scale=1)[0][:, 0]
+    np.testing.assert_allclose(output, expected, atol=2e-6)
+    assert not np.allclose(output, keras.Attention().apply({}, query, key, value), atol=1e-2)
+
+
+def test_multi_head_attention_is_projection_attention_projection():
+    query, value = inputs()
+    layer = keras.MultiHeadAttention(num_heads=2, key_dim=3, value_dim=4, output_dim=E)
+    params = randomised(layer.init(jax.random.key(0), query, value))
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"])
+    heads = [
+        np.einsum("td,dnh->tnh", x, p[name]["kernel"]) + p[name]["bias"]
+        for name, x in (("query", query), ("key", value), ("value", value))
+    ]
+    mask = np.array([True, True, False, True, True, True, False])[None, None]
+    expected = np.einsum("tnv,nvo->to", oracle.attention(*heads, mask)[0], p["attention_output"]["kernel"])
+    output = layer.apply(params, query, value, mask=jnp.asarray(mask))
+    np.testing.assert_allclose(output, expected + p["attention_output"]["bias"], atol=2e-5)
+
+
+@pytest.mark.parametrize("output_dim, parameters", [(16, 284), (20, 304)])
+def test_the_blogs_two_layers_have_its_counts(output_dim, parameters):
+    x = jnp.zeros((T, 16))
+    params = keras.MultiHeadAttention(2, 2, output_dim=output_dim).init(jax.random.key(0), x, x)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters
+
+
+def test_transformer_block_is_post_norm():
+    x, _ = inputs()
+    block = keras.TransformerBlock(num_heads=2, key_dim=3, feedforward_dim=11)
+    params = randomised(block.init(jax.random.key(0), x))
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])
+
+    def norm(x, name):
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * p[name]["scale"] + p[name]["bias"]
+
+    attention = keras.MultiHeadAttention(2, 3).apply({"params": params["params"]["MultiHeadAttention_0"]}, x, x)
+    x1 = norm(x + np.asarray(attention, np.float64), "LayerNorm_0")
+    hidden = np.maximum(x1 @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"], 0)
+    expected = norm(x1 + hidden @ p["Dense_1"]["kernel"] + p["Dense_1"]["bias"], "LayerNorm_1")
+    np.testing.assert_allclose(block.apply(params, x), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("silent", [("Dense_1",), ("MultiHeadAttention_0", "attention_output")])
+def test_dropout_is_on_both_sub_layers(silent):
+    """With one branch silenced the key still matters; with both it would not."""
+    x = jnp.asarray(inputs()[0])
+    block = keras.TransformerBlock(num_heads=2, key_dim=3, feedforward_dim=11, dropout_rate=0.5)
+    params = randomised(block.init(jax.random.key(0), x))
+    branch = params["params"]
+    for name in silent:
+        branch = branch[name]
+    branch.update(jax.tree.map(jnp.zeros_like, branch))
+
+    def apply(seed):
+        return block.apply(params, x, deterministic=False, rngs={"dropout": jax.random.key(seed)})
+
+    np.testing.assert_array_equal(apply(0), apply(0))
+    assert not np.allclose(apply(0), apply(1))
+    assert not np.allclose(apply(0), block.apply(params, x))
+
+
+def limits(params):
+    return jax.tree.map(lambda leaf: float(np.abs(leaf).max()), params)
+
+
+def test_initialisers_have_the_limits_of_keras_2_11():
+    """The conv rule on (D, N, H) kernels; 3.15 would give .354 for q, k, v and for the output at these sizes."""
+    x = jnp.zeros((T, 16))
+    layer = keras.MultiHeadAttention(num_heads=2, key_dim=16)
+    kernels = [limits(layer.init(jax.random.key(seed), x, x)["params"]) for seed in range(40)]
+    for name, limit in (("query", 0.1443), ("key", 0.1443), ("value", 0.1443), ("attention_output", 0.3062)):
+        largest = max(k[name]["kernel"] for k in kernels)
+        assert 0.995 * limit < largest <= limit * 1.001
+        assert all(k[name]["bias"] == 0 for k in kernels)
+
+
+def test_embedding_is_uniform_and_centred():
+    layer = keras.TokenAndPositionEmbedding(vocabulary_size=1000, embed_dim=16, max_length=8)
+    params = layer.init(jax.random.key(0), jnp.zeros(8, jnp.int32))["params"]
+    for name in ("tokens", "positions"):
+        table = np.asarray(params[name]["embedding"])
+        assert -0.05 <= table.min() < -0.045
+        assert 0.045 < table.max() <= 0.05
+    assert np.asarray(params["tokens"]["embedding"]).std() == pytest.approx(0.1 / np.sqrt(12), rel=0.02)
+
+
+def test_positions_are_added_and_have_an_end():
+    layer = keras.TokenAndPositionEmbedding(vocabulary_size=10, embed_dim=3, max_length=4)
+    tokens = jnp.array([7, 7, 2])
+    params = randomised(layer.init(jax.random.key(0), tokens))
+    table = params["params"]
+    expected = table["tokens"]["embedding"][np.asarray(tokens)] + table["positions"]["embedding"][:3]
+    np.testing.assert_allclose(layer.apply(params, tokens), expected)
+    with pytest.raises(ValueError, match=r"tokens \(5,\) are longer than max_length=4 positions"):
+        layer.apply(params, jnp.zeros(5, jnp.int32))

@@ -1,0 +1,73 @@
+"""Tables and curves."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments import report
+
+
+def rows(*losses: float) -> list[dict[str, float]]:
+    return [
+        {"epoch": epoch, "train_loss": loss, "train_accuracy": 1 - loss, "val_loss": 2 * loss, "val_accuracy": 0.5 - loss}
+        for epoch, loss in enumerate(losses, start=1)
+    ]
+
+
+def test_table():
+    written = report.table(["model", "loss"], [["one", "0.25"], ["a longer one", "10.5"], ["", ""]])
+    assert written == (
+        "| model        | loss |\n"
+        "|--------------|-----:|\n"
+        "| one          | 0.25 |\n"
+        "| a longer one | 10.5 |\n"
+        "|              |      |"
+    )
+
+
+def test_table_without_rows():
+    assert report.table(["model", "loss"], []) == "| model | loss |\n|-------|-----:|"
+
+
+def test_table_refuses_a_ragged_row():
+    with pytest.raises(ValueError, match="shorter"):
+        report.table(["model", "loss"], [["one", "2", "3"]])
+
+
+@pytest.mark.parametrize("runs", [{"one": [rows(0.3)]}, {"one": [rows(0.3, 0.2), rows(0.4, 0.1)], "two": [rows(0.2, 0.1)]}])
+def test_curves_are_the_same_bytes_from_the_same_rows(runs: dict, tmp_path: Path):
+    blog = {"one": rows(0.35, 0.25), "unknown": rows(1.0)}
+    folders = [tmp_path / name for name in "abc"]
+    for folder, values in zip(folders, (runs, runs, {"one": [rows(0.31)]}), strict=True):
+        folder.mkdir()
+        report.draw_curves(folder, values, blog)
+    for name in ("curves.png", "curves.svg"):
+        first, again, other = ((folder / name).read_bytes() for folder in folders)
+        assert first == again
+        assert first != other, "the curve of another run looks different"
+    assert sorted(path.name for path in folders[0].iterdir()) == ["curves.png", "curves.svg"]
+
+
+def test_curves_show_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The mean of the seeds, their minimum to maximum, and the blog's own curve; read back from the axes."""
+    figures = []
+    monkeypatch.setattr(report.Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    report.draw_curves(tmp_path, {"one": [rows(0.3, 0.2), rows(0.5, 0.1)], "two": [rows(0.7)]}, {"one": rows(0.35, 0.25)})
+    axes = figures[0].axes
+    assert [ax.get_title() for ax in axes] == ["training loss", "training accuracy", "validation loss", "validation accuracy"]
+    assert [ax.get_ylabel() for ax in axes] == ["nats", "share of reviews"] * 2
+    validation = axes[2]
+    mean, dashed, single = validation.get_lines()
+    assert mean.get_ydata() == pytest.approx([0.8, 0.3])
+    assert dashed.get_ydata() == pytest.approx([0.7, 0.5])
+    assert (single.get_ydata(), single.get_marker()) == (pytest.approx([1.4]), "o"), "a line of one point is invisible"
+    band = validation.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((0.2, 1.0))
+    labels = [text.get_text() for text in axes[0].get_legend().get_texts()]
+    assert labels == ["one", "two", "the blog"]
+
+
+def test_svg_names_no_date_and_no_machine(tmp_path: Path):
+    report.draw_curves(tmp_path, {"one": [rows(0.3, 0.2)]})
+    assert not re.search(r"<dc:date>", (tmp_path / "curves.svg").read_text())

@@ -1,0 +1,233 @@
+"""Every field of the config times a dozen bad values: each is refused in one line, before data is read."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from ml_collections import ConfigDict
+
+from experiments import build, commands, settings
+from experiments.errors import UsageError
+
+OPTIONAL = ("steps_per_call", "data.dir", "data.vocabulary_size", "data.max_length")
+FLAGS = ("model.learned_positions", "model.mask_padding")
+NUMBERS = ("learning_rate", "model.dropout_rate")
+NAMES = ("data.name", "model.body")
+INTEGERS = tuple(settings.RULES.keys() - {*FLAGS, *NUMBERS, *NAMES, "data.dir", "model.output_dims"})
+LONG = "x" * 3_000
+
+# As typed; then as Python values, which a page could give.
+TYPED_ALWAYS = ["nan", "inf", "-inf", "-1", "1e12", "abc", "", "[1, 2]", LONG, "é", "{}", "a\nb", "\x1b[31m", "lambda: 3"]
+TYPED = {
+    **{field: [*TYPED_ALWAYS, "True", "3.5", "(1, 2)", "9" * 5_000, "1 000"] for field in INTEGERS},
+    **{field: [*TYPED_ALWAYS, "True", "None", "1e3", "1.5e3", "(1, 2)", "0.1.2"] for field in NUMBERS},
+    **{field: [*TYPED_ALWAYS, "True", "None", "3.5", "imbd", "IMDB", "Transformer"] for field in NAMES},
+    **{field: [*TYPED_ALWAYS, "None", "2", "3.5", "yes!", "Truee", "(True,)"] for field in FLAGS},
+    "model.output_dims": [
+        "nan",
+        "inf",
+        "-1",
+        "0",
+        "1e12",
+        "True",
+        "3.5",
+        "abc",
+        "",
+        "None",
+        "()",
+        "{}",
+        "(16, 0)",
+        "(16, 20.0)",
+        LONG,
+    ],
+}
+VALUES: list[Any] = [math.nan, math.inf, -math.inf, -1, 10**12, 1e12, 3 + 0j, "abc", "", b"16", [16, 20], [1], {16}, LONG]
+VALUES_OF = {
+    **{field: [*VALUES, True, 3.5, 3.0, (3,), "3"] for field in INTEGERS},
+    **{field: [*VALUES, True, None, 1e3, (0.1,), "0.1"] for field in NUMBERS},
+    **{field: [*VALUES, True, None, 3.5, ("imdb",), "IMDB"] for field in NAMES},
+    **{field: [*VALUES, None, 0, 1, 1.0, "True", (True,)] for field in FLAGS},
+    "data.dir": [math.nan, -1, 0, 1e12, True, 3.5, "", b"data", ["data"], ("data",), {"data"}, "a\0b", Path("data")],
+    "model.output_dims": [*VALUES, None, True, 16, (), (0,), (True,), (16.0,), (-1,), (None,), ((16,),), (10**12,)],
+}
+for field in INTEGERS:
+    if field != "seed":
+        TYPED[field].append("0")
+        VALUES_OF[field].append(0)
+    if field not in OPTIONAL:
+        TYPED[field].append("None")
+        VALUES_OF[field].append(None)
+TYPED["learning_rate"].append("0")
+VALUES_OF["learning_rate"].append(0.0)
+TYPED["model.dropout_rate"] += ["1", "1.5"]
+VALUES_OF["model.dropout_rate"] += [1.0, 1.5]
+TYPED["model.num_classes"].append("1")
+VALUES_OF["model.num_classes"].append(1)
+
+
+class Touched(Exception):
+    """The data was read."""
+
+
+@pytest.fixture(autouse=True)
+def untouched(monkeypatch: pytest.MonkeyPatch):
+    def touch(config: ConfigDict):
+        raise Touched
+
+    monkeypatch.setattr(build, "build_corpus", touch)
+
+
+def page(changes: dict[str, Any]) -> ConfigDict:
+    """The transformer's config with other values, of whatever type."""
+    content = settings.load_page("transformer", "verdicts").to_dict()
+    for field, value in changes.items():
+        *group, name = field.split(".")
+        (content[group[0]] if group else content)[name] = value
+    return ConfigDict(content)
+
+
+def test_every_field_has_a_dozen_bad_values():
+    assert VALUES_OF.keys() == settings.RULES.keys()
+    assert TYPED.keys() == settings.RULES.keys() - {"data.dir"}, "a path may be any text"
+    assert min(map(len, (*VALUES_OF.values(), *TYPED.values()))) >= 12
+
+
+@pytest.mark.parametrize("name", settings.MODELS)
+@pytest.mark.parametrize("data", settings.CORPORA)
+def test_the_pages_pass(name: str, data: str):
+    settings.check(settings.load_page(name, data))
+
+
+@pytest.mark.parametrize("field", settings.RULES)
+def test_bad_value_is_refused(field: str):
+    for value in VALUES_OF[field]:
+        with pytest.raises(UsageError) as refused:
+            settings.check(page({field: value}))
+        assert str(refused.value) == f"config.{field}={value!r} must be {settings.RULES[field].text}"
+
+
+@pytest.mark.parametrize("field", TYPED)
+def test_bad_flag_is_refused(field: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    for value in TYPED[field]:
+        workdir = tmp_path / "run"
+        code = commands.main(["train", tiny.PAGE, f"--workdir={workdir}", f"--config.{field}={value}"])
+        out, err = capsys.readouterr()
+        assert code == 2, (value, err)
+        assert out == ""
+        assert err.startswith(f"error: config.{field}=")
+        assert err.endswith(f" must be {settings.RULES[field].text}\n")
+        assert err.count("\n") == 1
+        assert err[:-1].isprintable()
+        if field not in (*NUMBERS, "model.output_dims"):  # those are shown as they were read: 1e12 is 1000000000000.0
+            assert (value if value.isprintable() else ascii(value)[1:-1]) in err
+        assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "value"),
+    [
+        ("seed", "0", 0),
+        ("seed", str(2**31 - 1), 2**31 - 1),
+        ("learning_rate", "1e-12", 1e-12),
+        ("model.dropout_rate", "0.999", 0.999),
+        ("model.mask_padding", "true", True),
+        ("model.output_dims", "(3, 4)", (3, 4)),
+        ("data.vocabulary_size", "4", 4),
+        ("data.vocabulary_size", "65536", 65_536),
+        *((field, "None", None) for field in OPTIONAL),
+    ],
+)
+def test_bounds_are_accepted(field: str, typed: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    configs = []
+    monkeypatch.setattr(build, "build_corpus", lambda config: configs.append(config) or (_ for _ in ()).throw(Touched))
+    with pytest.raises(Touched):
+        commands.main(["train", tiny.PAGE, f"--workdir={tmp_path / 'run'}", f"--config.{field}={typed}"])
+    shown = settings.flatten(configs[0])[field]
+    assert (shown, type(shown)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("field", "near"),
+    [
+        ("epoch", "epochs"),
+        ("lr", "learning_rate"),
+        ("batchsize", "batch_size"),
+        ("model", "model.body"),
+        ("num_heads", "model.num_heads"),
+        ("model.dropout", "model.dropout_rate"),
+        ("model.num_head", "model.num_heads"),
+        ("data.vocab_size", "data.vocabulary_size"),
+        ("seed.x", "seed"),
+    ],
+)
+@pytest.mark.parametrize("form", ["--config.{}=3", "-config.{}=3", "--noconfig.{}"])
+def test_unknown_field_is_told_its_neighbour(field: str, near: str, form: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert commands.main(["train", tiny.PAGE, f"--workdir={tmp_path / 'run'}", form.format(field)]) == 2
+    assert capsys.readouterr() == ("", f"error: config.{field} is no field of the config; did you mean config.{near}?\n")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.body": "attention"}, "num_heads=2, key_dim=16: body 'attention' has no projections"),
+        ({"model.body": "attention", "model.num_heads": 1, "model.key_dim": 3}, "num_heads=1, key_dim=3"),
+        ({"model.body": "multi_head"}, r"output_dims=\(16, 20\) does not hold num_layers=1 positive sizes"),
+        ({"model.body": "multi_head", "model.num_layers": 3}, r"output_dims=\(16, 20\) does not hold num_layers=3"),
+    ],
+)
+def test_fields_that_do_not_go_together(changes: dict[str, Any], message: str):
+    with pytest.raises(UsageError, match=f"^config.model: {message}"):
+        settings.check(page(changes))
+
+
+def test_missing_and_extra_fields():
+    config = settings.load_page("transformer", "verdicts")
+    del config.seed
+    with pytest.raises(UsageError, match=r"^config.seed is missing: it must be an integer from 0 to 2147483647$"):
+        settings.check(config)
+    with pytest.raises(
+        UsageError, match=r"^config.model.num_head is no field of the config; did you mean config.model.num_heads"
+    ):
+        settings.check(page({"model.num_head": 3}))
+    with pytest.raises(UsageError, match="must give a ConfigDict"):
+        settings.check({"seed": 3})
+
+
+def test_fingerprint_knows_what_changes_the_numbers():
+    """Place and speed do not; each other field does."""
+    own, masked = settings.fingerprint(page({})), settings.flatten(page({}))["model.mask_padding"]
+    same = {"data.dir": "/somewhere", "steps_per_call": 7}
+    assert settings.fingerprint(page(same)) == own
+    others = {
+        "seed": 1, "epochs": 3, "batch_size": 7, "learning_rate": 0.1, "data.name": "imdb", "data.vocabulary_size": 9,
+        "data.max_length": 8, "model.body": "attention", "model.num_classes": 3, "model.embed_dim": 5, "model.num_layers": 2,
+        "model.num_heads": 3, "model.key_dim": 4, "model.output_dims": (5,), "model.feedforward_dim": 6,
+        "model.learned_positions": True, "model.dropout_rate": 0.5, "model.mask_padding": not masked,
+    }  # fmt: skip
+    assert {*same, *others} == settings.RULES.keys()
+    assert len({settings.fingerprint(page({field: value})) for field, value in others.items()} | {own}) == len(others) + 1
+
+
+@examples(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(field=st.one_of(st.sampled_from(list(settings.RULES)), st.text(max_size=12)), value=st.text(max_size=20))
+@example(field="a\nb", value="\ud800")
+@example(field="model.output_dims", value="((((")
+@example(field="data.dir", value="\udcff")
+def test_any_text_is_honoured_or_refused(field: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    try:
+        code = commands.main(["train", tiny.PAGE, f"--workdir={tmp_path / 'run'}", f"--config.{field}={value}"])
+    except Touched:
+        assert field in settings.RULES
+        return
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    assert err.startswith("error: config.")
+    assert err.count("\n") == 1
+    assert err[:-1].isprintable()
+    assert not (tmp_path / "run").exists()

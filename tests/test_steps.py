@@ -1,0 +1,124 @@
+"""The compiled programs: however a batch is cut, the numbers are those of the whole batch."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh
+
+import attn
+from attn.models.classifier import Classifier
+from experiments import settings, steps
+
+EXAMPLES, LENGTH, BATCH = 11, 6, 5
+
+
+def make_plan(page="transformer_positional", microbatch_size=2, devices=2) -> steps.Plan:
+    config = settings.load_page(page, "imdb")
+    model = Classifier(settings.model_config(config, vocabulary_size=30, max_length=LENGTH))
+    plan = steps.make_plan(model, attn.keras_adam(0.01), BATCH)
+    mesh = Mesh(jax.local_devices()[:devices], plan.mesh.axis_names, axis_types=plan.mesh.axis_types)
+    return dataclasses.replace(plan, microbatch_size=microbatch_size, mesh=mesh)
+
+
+def make_examples(plan: steps.Plan) -> steps.Examples:
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(1, 30, (EXAMPLES, LENGTH)) * (np.arange(LENGTH) < rng.integers(1, LENGTH + 1, (EXAMPLES, 1)))
+    labels = rng.integers(0, 2, EXAMPLES)
+    return plan.replicate(steps.Examples(jnp.asarray(tokens, jnp.uint16), jnp.asarray(labels, jnp.int8)))
+
+
+def run_epoch(plan: steps.Plan, calls=((0, 3),), seed=0):
+    state = plan.replicate(steps.initial_state(plan, jax.random.key(seed)))
+    order = plan.replicate(steps.epoch_order(plan, state.rng, 0, EXAMPLES))
+    sums = plan.replicate(steps.Sums.zero())
+    for first, last in calls:
+        state, sums = steps.train(plan, state, sums, make_examples(plan), order, first, last)
+    return state, sums
+
+
+def distance(a, b):
+    return max(float(jnp.abs(x - y).max()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_order_is_a_permutation_that_changes_with_the_epoch_and_the_seed():
+    plan = make_plan()
+    orders = [
+        np.asarray(steps.epoch_order(plan, jax.random.key(seed), epoch, EXAMPLES)) for seed, epoch in ((0, 0), (0, 1), (1, 0))
+    ]
+    for order in orders:
+        assert order.shape == (3, plan.rows)
+        assert [int((row >= 0).sum()) for row in order] == [5, 5, 1]
+        assert sorted(order[order >= 0]) == list(range(EXAMPLES))
+    assert len({order.tobytes() for order in orders}) == 3
+
+
+def test_a_step_is_the_gradient_of_the_mean_loss_over_the_batch():
+    """Against one plain `jax.grad` of the whole batch without dropout, through Keras' Adam; the last batch is ragged."""
+    plan = make_plan("single_head")
+    state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
+    order = plan.replicate(steps.epoch_order(plan, state.rng, 0, EXAMPLES))
+    examples = make_examples(plan)
+    params, optimizer = jax.tree.map(jnp.copy, (state.params, state.optimizer))
+    total = correct = 0
+    for rows in np.asarray(order):
+        rows = rows[rows >= 0]
+        tokens, labels = examples.tokens[rows].astype(int), examples.labels[rows].astype(int)
+
+        def loss(params, tokens=tokens, labels=labels):
+            logits = plan.model.apply({"params": params}, tokens)
+            return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels]), logits
+
+        (value, logits), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, optimizer = plan.optimizer.update(gradient, optimizer)
+        params = optax.apply_updates(params, updates)
+        total, correct = total + float(value) * len(rows), correct + int((logits.argmax(-1) == labels).sum())
+    state, sums = run_epoch(plan)
+    assert distance(state.params, params) < 1e-5
+    assert float(sums.loss) == pytest.approx(total, rel=1e-5)
+    assert (int(sums.correct), int(sums.examples)) == (correct, EXAMPLES)
+    assert int(sums.tokens) == int((examples.tokens != 0).sum())
+    assert int(state.step) == 3
+
+
+@pytest.mark.parametrize("microbatch_size, devices", [(1, 1), (3, 1), (5, 1), (1, 2), (3, 2)])
+def test_neither_microbatches_nor_devices_change_the_numbers(microbatch_size, devices):
+    """Dropout is on: each example draws by its place in the global batch."""
+    state, sums = run_epoch(make_plan())
+    other_state, other_sums = run_epoch(make_plan(microbatch_size=microbatch_size, devices=devices))
+    assert distance(state.params, other_state.params) < 2e-5
+    assert float(sums.loss) == pytest.approx(float(other_sums.loss), rel=1e-5)
+    assert sums[1:] == other_sums[1:]
+
+
+def test_dropout_changes_with_the_seed_and_the_step():
+    plan = make_plan()
+    state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
+    rows = plan.replicate(steps.epoch_order(plan, state.rng, 0, EXAMPLES)[0])
+    losses = set()
+    for rng, step in ((0, 0), (0, 1), (1, 0)):
+        changed = state._replace(rng=jax.random.key(rng), step=jnp.int32(step))
+        losses.add(float(steps.train_step(plan, plan.replicate(changed), make_examples(plan), rows)[1].loss))
+    assert len(losses) == 3
+
+
+def test_how_many_steps_a_call_runs_changes_no_bit():
+    plan = make_plan()
+    state, sums = run_epoch(plan)
+    other_state, other_sums = run_epoch(plan, calls=((0, 1), (1, 3)))
+    assert distance(state.params, other_state.params) == 0
+    assert tuple(map(float, sums)) == tuple(map(float, other_sums))
+
+
+def test_evaluation_is_the_mean_over_the_split():
+    plan = make_plan()
+    state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
+    examples = make_examples(plan)
+    logits = plan.model.apply({"params": state.params}, examples.tokens.astype(int))
+    labels = examples.labels.astype(int)
+    loss, accuracy = steps.evaluate(plan, state.params, examples).means()
+    assert loss == pytest.approx(-float(jax.nn.log_softmax(logits)[jnp.arange(EXAMPLES), labels].mean()), rel=1e-5)
+    assert accuracy == pytest.approx(float((logits.argmax(-1) == labels).mean()))

@@ -1,0 +1,62 @@
+"""A run of seconds: a slice of the embedded corpus, a small model, and the command line that trains it in-process."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import pytest
+
+from experiments import build, commands
+from experiments.data import verdicts
+from experiments.data.corpus import Corpus, Split
+
+ROOT = Path(__file__).parent.parent
+SIZES = {"train": 90, "validation": 31, "test": 33}  # pairwise different, and no multiple of the batch size
+BATCH_SIZE, EPOCHS = 20, 2
+PAGE = f"--config={ROOT / 'configs' / 'transformer.py'}:verdicts"  # with dropout, so that the order of the keys shows
+FLAGS = (
+    PAGE,
+    f"--config.epochs={EPOCHS}",
+    f"--config.batch_size={BATCH_SIZE}",
+    "--config.model.embed_dim=5",
+    "--config.model.key_dim=3",
+    "--config.model.feedforward_dim=7",
+)
+
+
+@functools.cache
+def _verdicts() -> Corpus:
+    return verdicts.load(None, None)
+
+
+def corpus(on_test: Callable[[], None] = lambda: None) -> Corpus:
+    """The first reviews of each split; `on_test` is called whenever somebody reads the test split."""
+
+    def test() -> Split:
+        on_test()
+        return _first(_verdicts().test(), "test")
+
+    whole = _verdicts()
+    return dataclasses.replace(
+        whole, train=_first(whole.train, "train"), validation=_first(whole.validation, "validation"), test=test
+    )
+
+
+def _first(split: Split, name: str) -> Split:
+    return Split(split.tokens[: SIZES[name]], split.labels[: SIZES[name]])
+
+
+def train(
+    monkeypatch: pytest.MonkeyPatch, workdir: Path, *flags: str, on_test: Callable[[], None] = lambda: None, code: int = 0
+) -> None:
+    """`train` on the tiny corpus, through the command line."""
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # the runs of a session share their programs
+    monkeypatch.setattr(build, "build_corpus", lambda config: corpus(on_test))
+    assert commands.main(["train", *FLAGS, f"--workdir={workdir}", *flags]) == code
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """The files under a folder and what they hold."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
