@@ -7,6 +7,7 @@ import numpy as np
 
 def attention(query, key, value, mask=None, scale=None):
     """`[T, N, H]`, `[S, N, H]`, `[S, N, V]` to outputs `[T, N, V]` and weights `[N, T, S]`; True in `[N, T, S]` may attend."""
+    query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
     (T, N, H), S, V = query.shape, key.shape[0], value.shape[-1]
     scale = 1 / math.sqrt(H) if scale is None else float(scale)
     mask = np.ones((N, T, S), bool) if mask is None else np.broadcast_to(mask, (N, T, S))
@@ -16,17 +17,18 @@ def attention(query, key, value, mask=None, scale=None):
             attended = [s for s in range(S) if mask[n, t, s]]
             if not attended:
                 continue
-            scores = {s: scale * sum(float(query[t, n, h]) * float(key[s, n, h]) for h in range(H)) for s in attended}
+            scores = {s: scale * sum(query[t, n, h] * key[s, n, h] for h in range(H)) for s in attended}
             highest = max(scores.values())
             total = sum(math.exp(score - highest) for score in scores.values())
             for s in attended:
                 weights[n, t, s] = math.exp(scores[s] - highest) / total
-                output[t, n] += weights[n, t, s] * value[s, n].astype(np.float64)
+                output[t, n] += weights[n, t, s] * value[s, n]
     return output, weights
 
 
 def gradients(query, key, value, cotangent, mask=None, scale=None):
     """The gradients of Σ cotangent · output with respect to query, key, value and scale."""
+    query, key, value, cotangent = (np.asarray(x, np.float64) for x in (query, key, value, cotangent))
     (T, N, H), S = query.shape, key.shape[0]
     factor = 1 / math.sqrt(H) if scale is None else float(scale)
     output, weights = attention(query, key, value, mask, scale)

@@ -29,17 +29,13 @@ def arrays(dtype="float32", seed=0):
     return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
 
 
-def numpy(*arrays):
-    return [np.asarray(x, np.float64) for x in arrays]
-
-
 def relative(actual, expected):
     """The largest difference over the largest entry."""
     return np.abs(np.asarray(actual, np.float64) - expected).max() / max(np.abs(expected).max(), 1e-300)
 
 
 def test_oracle_gradients_are_those_of_finite_differences():
-    query, key, value, cotangent = numpy(*arrays())
+    query, key, value, cotangent = (np.asarray(x, np.float64) for x in arrays())
     mask = MASKS["heads"]
     analytic = oracle.gradients(query, key, value, cotangent, mask, 0.7)
     for index, x in enumerate((query, key, value)):
@@ -66,9 +62,9 @@ def test_values_and_gradients_are_the_oracles(implementation, mask, dtype, value
             output = attn.attend(query, key, value, mask=allowed, scale=scale, implementation=implementation)
             return jnp.sum(output * cotangent), output
 
-        gradients, output = jax.grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(query, key, value, scale)
+        gradients, output = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3), has_aux=True))(query, key, value, scale)
     assert output.dtype == dtype
-    query, key, value, cotangent, scale = *numpy(query, key, value, cotangent), float(scale)
+    scale = float(scale)
     assert relative(output, oracle.attention(query, key, value, MASKS[mask], scale)[0]) <= value_tolerance
     for actual, expected in zip(gradients, oracle.gradients(query, key, value, cotangent, MASKS[mask], scale), strict=True):
         assert relative(actual, np.asarray(expected)) <= gradient_tolerance
@@ -81,6 +77,7 @@ def test_what_no_query_may_attend_to_never_leaks(implementation, poison):
     hidden = ~MASKS["keys"][0, 0]
     poisoned_key, poisoned_value = key.at[hidden].set(poison), value.at[hidden].set(poison)
 
+    @jax.jit
     def run(key, value):
         def output(query, key, value):
             return attn.attend(query, key, value, mask=jnp.asarray(MASKS["keys"]), implementation=implementation)
@@ -96,7 +93,7 @@ def test_weights_are_the_oracles_and_empty_rows_are_zero():
     query, key, value, _ = arrays()
     for mask in MASKS.values():
         weights = attn.attention_weights(query, key, mask=None if mask is None else jnp.asarray(mask))
-        assert relative(weights, oracle.attention(*numpy(query, key, value), mask)[1]) <= 2e-6
+        assert relative(weights, oracle.attention(query, key, value, mask)[1]) <= 2e-6
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -104,7 +101,7 @@ def test_bfloat16_scores_are_float32_and_the_output_is_bfloat16(implementation):
     query, key, value, _ = arrays("bfloat16")
     output = attn.attend(query, key, value, implementation=implementation)
     assert output.dtype == jnp.bfloat16
-    exact = oracle.attention(*numpy(query, key, value))[0]
+    exact = oracle.attention(query, key, value)[0]
     assert relative(output, exact) < 2**-8  # one rounding, of the output; bfloat16 scores would be off by 2e-2
 
 

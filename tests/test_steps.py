@@ -1,6 +1,7 @@
 """The compiled programs: however a batch is cut, the numbers are those of the whole batch."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,15 @@ from experiments import settings, steps
 EXAMPLES, LENGTH, BATCH = 11, 6, 5
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compile_fast():
+    """What is compared is how a batch is cut, not how well it is compiled."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@functools.cache
 def make_plan(page="transformer_positional", microbatch_size=2, devices=2) -> steps.Plan:
     config = settings.load_page(page, "imdb")
     model = Classifier(settings.model_config(config, vocabulary_size=30, max_length=LENGTH))
@@ -31,6 +41,7 @@ def make_examples(plan: steps.Plan) -> steps.Examples:
     return plan.replicate(steps.Examples(jnp.asarray(tokens, jnp.uint16), jnp.asarray(labels, jnp.int8)))
 
 
+@functools.cache
 def run_epoch(plan: steps.Plan, calls=((0, 3),), seed=0):
     state = plan.replicate(steps.initial_state(plan, jax.random.key(seed)))
     order = plan.replicate(steps.epoch_order(plan, state.rng, 0, EXAMPLES))
@@ -41,7 +52,9 @@ def run_epoch(plan: steps.Plan, calls=((0, 3),), seed=0):
 
 
 def distance(a, b):
-    return max(float(jnp.abs(x - y).max()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    """The largest difference; in NumPy, since the arrays may be on different devices."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in pairs)
 
 
 def test_order_is_a_permutation_that_changes_with_the_epoch_and_the_seed():
@@ -72,7 +85,7 @@ def test_a_step_is_the_gradient_of_the_mean_loss_over_the_batch():
             logits = plan.model.apply({"params": params}, tokens)
             return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels]), logits
 
-        (value, logits), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        (value, logits), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
         updates, optimizer = plan.optimizer.update(gradient, optimizer)
         params = optax.apply_updates(params, updates)
         total, correct = total + float(value) * len(rows), correct + int((logits.argmax(-1) == labels).sum())
@@ -84,24 +97,27 @@ def test_a_step_is_the_gradient_of_the_mean_loss_over_the_batch():
     assert int(state.step) == 3
 
 
-@pytest.mark.parametrize("microbatch_size, devices", [(1, 1), (3, 1), (5, 1), (1, 2), (3, 2)])
+@pytest.mark.parametrize("microbatch_size, devices", [(1, 1), (5, 1), (3, 2)])
 def test_neither_microbatches_nor_devices_change_the_numbers(microbatch_size, devices):
     """Dropout is on: each example draws by its place in the global batch."""
     state, sums = run_epoch(make_plan())
     other_state, other_sums = run_epoch(make_plan(microbatch_size=microbatch_size, devices=devices))
     assert distance(state.params, other_state.params) < 2e-5
     assert float(sums.loss) == pytest.approx(float(other_sums.loss), rel=1e-5)
-    assert sums[1:] == other_sums[1:]
+    assert tuple(map(int, sums[1:])) == tuple(map(int, other_sums[1:]))
 
 
 def test_dropout_changes_with_the_seed_and_the_step():
     plan = make_plan()
     state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
-    rows = plan.replicate(steps.epoch_order(plan, state.rng, 0, EXAMPLES)[0])
+    order = plan.replicate(steps.epoch_order(plan, state.rng, 0, EXAMPLES))
     losses = set()
-    for rng, step in ((0, 0), (0, 1), (1, 0)):
-        changed = state._replace(rng=jax.random.key(rng), step=jnp.int32(step))
-        losses.add(float(steps.train_step(plan, plan.replicate(changed), make_examples(plan), rows)[1].loss))
+    for rng, step in ((0, 0), (0, 1), (1, 0)):  # the same parameters, the same examples
+        changed = jax.tree.map(jnp.copy, state._replace(rng=jax.random.key(rng), step=jnp.int32(step)))
+        sums = steps.train(plan, plan.replicate(changed), plan.replicate(steps.Sums.zero()), make_examples(plan), order, 0, 1)[
+            1
+        ]
+        losses.add(float(sums.loss))
     assert len(losses) == 3
 
 

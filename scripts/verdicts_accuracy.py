@@ -1,0 +1,57 @@
+"""What the embedded corpus asks for: test accuracy of the four classifiers and of a bag of words, over seeds.
+
+    python scripts/verdicts_accuracy.py --seeds 5
+
+The classifiers are those of `make quickstart`, with the seed of the model changed; the bag of words is scikit-learn's logistic
+regression on word counts, over as many corpora as there are seeds.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from experiments import commands, report, settings, train
+from experiments.data import verdicts
+
+
+def bag_of_words(seed: int) -> float:
+    """Test accuracy of the logistic regression on a corpus made from `seed`."""
+    splits = verdicts.reviews(seed)
+    (texts, labels), (test_texts, test_labels) = (zip(*splits[name], strict=True) for name in ("train", "test"))
+    counts = CountVectorizer()
+    model = LogisticRegression(max_iter=1000).fit(counts.fit_transform(texts), labels)
+    return float(model.score(counts.transform(test_texts), test_labels))
+
+
+def classifier(page: str, seed: int) -> float:
+    """Test accuracy of a page of the notebook on the embedded corpus."""
+    config = settings.load_page(page, "verdicts")
+    config.seed = seed
+    with tempfile.TemporaryDirectory() as folder:
+        return train.train(config, Path(folder) / page)["test_accuracy"]
+
+
+def row(name: str, accuracies: Sequence[float]) -> list[str]:
+    return [name, f"{statistics.mean(accuracies):.4f}", f"{min(accuracies):.4f}", f"{max(accuracies):.4f}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    seeds = range(parser.parse_args().seeds)
+    commands.use_all_cores()
+    rows = [row("bag of words", [bag_of_words(seed) for seed in seeds])]
+    rows += [row(page, [classifier(page, seed) for seed in seeds]) for page in settings.MODELS]
+    print("\n" + report.table([f"test accuracy, {len(seeds)} seeds", "mean", "min", "max"], rows))
+
+
+if __name__ == "__main__":
+    main()

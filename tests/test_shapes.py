@@ -1,0 +1,58 @@
+"""The shapes in the signatures of `attn`, checked at run time by jaxtyping's import hook in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HOOK = """
+from jaxtyping import install_import_hook
+install_import_hook("attn", "beartype.beartype")
+import jax, jax.numpy as jnp
+import attn
+from attn import dense, dense_vjp
+from attn.layers import keras
+from attn.models.classifier import Classifier
+from experiments import settings
+
+def zeros(*shape):
+    return jnp.zeros(shape)
+
+"""
+SOUND = """
+T, S, N, H, V = 5, 7, 2, 3, 4
+for batch in ((), (6,), (6, 8)):
+    q, k, v = zeros(*batch, T, N, H), zeros(*batch, S, N, H), zeros(*batch, S, N, V)
+    for mask in (None, jnp.ones((*(1 for _ in batch), N, 1, S), bool)):
+        for implementation in ("dense", "dense_vjp"):
+            jax.eval_shape(jax.grad(lambda q: attn.attend(q, k, v, mask=mask, implementation=implementation).sum()), q)
+        jax.eval_shape(lambda q: attn.attention_weights(q, k, mask=mask), q)
+for page in settings.MODELS:
+    config = settings.load_page(page, "imdb")
+    for config.model.mask_padding in (False, True):
+        model = Classifier(settings.model_config(config, vocabulary_size=30, max_length=9))
+        for tokens in (jnp.ones(9, int), jnp.ones((4, 9), int)):
+            jax.eval_shape(model.init, jax.random.key(0), tokens)
+"""
+WRONG = {
+    "heads": "dense.attention(zeros(5, 2, 3), zeros(7, 1, 3), zeros(7, 2, 4), None, 1.0)",
+    "lengths": "dense_vjp.attention(zeros(5, 2, 3), zeros(7, 2, 3), zeros(8, 2, 4), None, 1.0)",
+    "mask dtype": "dense.attention_weights(zeros(5, 2, 3), zeros(7, 2, 3), zeros(2, 5, 7), 1.0)",
+    "float tokens": "keras.TokenAndPositionEmbedding(30, 4).init(jax.random.key(0), zeros(4, 9))",
+}
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", HOOK + code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_every_kernel_and_model_keeps_the_shapes_of_its_signature():
+    finished = run(SOUND)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_the_hook_would_see_a_wrong_shape(wrong):
+    assert "TypeCheckError" in run(WRONG[wrong]).stderr
