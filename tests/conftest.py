@@ -12,6 +12,14 @@ from experiments.data import imdb
 jax.config.update("jax_num_cpu_devices", 2)  # the steps are tested on one device and on two
 
 
+@pytest.fixture(scope="module")
+def fast_compilation():
+    """For tests of what is computed on many small programs: XLA spends its time on how well instead."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def real_archive() -> Path:
     """The archive that ATTN_IMDB_ARCHIVE names. The reviews are their authors', so none of them is in this repository."""

@@ -10,6 +10,7 @@ import pytest
 from attn.models.classifier import Classifier, ClassifierConfig, mean_pool
 from experiments import settings
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 COUNTS = {"single_head": 160_036, "multi_head": 160_630, "transformer": 164_386, "transformer_positional": 168_482}
 
 

@@ -14,15 +14,8 @@ import attn
 from attn.models.classifier import Classifier
 from experiments import settings, steps
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 EXAMPLES, LENGTH, BATCH = 11, 6, 5
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_fast():
-    """What is compared is how a batch is cut, not how well it is compiled."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache
