@@ -1,6 +1,11 @@
 """Attention in JAX: kernels that take and give arrays, and the linen layers and models on top of them."""
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from attn.dispatch import attend, attention_weights
+    from attn.optimizers import keras_adam
 
 __version__ = "0.1.0"
 

@@ -35,6 +35,7 @@ def defaults(data: str) -> Any:
     config.model.mask_padding = False  # True hides padding from the keys and the pooling
 
     if data == "verdicts":  # 8,000 reviews of at most 23 words
+        config.epochs = 16  # at 10 the mean of five seeds is 0.945: one of them learns late
         config.batch_size = 32
         config.learning_rate = 3e-3
         config.model.mask_padding = True
