@@ -13,9 +13,10 @@ import pytest
 import attn
 from attn.layers import keras as ours
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("keras") is None, reason="needs the extra peers: make test EXTRAS=peers"
-)
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="needs the extra peers: make test EXTRAS=peers"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras 3.15's variables
+]
 T, S, D, OUT = 5, 7, 6, 9
 
 

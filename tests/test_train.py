@@ -16,7 +16,6 @@ import experiments
 from experiments import build, commands, metrics, run_folder, settings, steps, train
 from experiments.errors import DataError, UsageError
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 COLUMNS = (
     "epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy",
     "examples_per_second", "real_tokens_per_second", "step_milliseconds", "compile_seconds",

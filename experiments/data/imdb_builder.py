@@ -79,8 +79,7 @@ def write(data_dir: Path, archive: Path | None, reviews_per_folder: int = REVIEW
     # Downloads go to a folder of their own: tfds creates it even for a local archive, and leaves a broken download in it.
     with (
         tempfile.TemporaryDirectory(prefix=".imdb_download.", dir=data_dir) as downloads,
-        # The delay keeps the bar away until there is a review: an archive that is refused gets its one line alone.
-        tqdm.tqdm(total=total, desc="Preparing IMDB", unit=" reviews", delay=1e-3) as bar,
+        tqdm.tqdm(total=total, desc="Preparing IMDB", unit=" reviews") as bar,
         _quiet(),
     ):
         builder = ImdbLabeled(data_dir=data_dir, archive=archive, reviews_per_folder=reviews_per_folder, on_example=bar.update)
