@@ -1,6 +1,5 @@
 """What a run leaves behind, and how it is read back."""
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -14,6 +13,7 @@ from ml_collections import ConfigDict
 
 from attn.models.classifier import Classifier
 from experiments import build, settings
+from experiments.checksum import file_sha256
 from experiments.data.tokenizer import Tokenizer
 from experiments.errors import DataError, UsageError
 from experiments.settings import Config
@@ -85,7 +85,7 @@ def save(workdir: Path, params: Any, tokenizer: Tokenizer) -> None:
     except ValueError as error:  # so orbax calls a full disk
         raise OSError(f"{workdir / _PARAMS} cannot be written: {str(error).splitlines()[0]}") from None
     files = [workdir / CONFIG, workdir / _WORDS, *(path for path in sorted((workdir / _PARAMS).rglob("*")) if path.is_file())]
-    write_json(workdir / _MANIFEST, {path.relative_to(workdir).as_posix(): _sha256(path) for path in files})
+    write_json(workdir / _MANIFEST, {path.relative_to(workdir).as_posix(): file_sha256(path) for path in files})
 
 
 def load(workdir: str | Path) -> Run:
@@ -98,8 +98,8 @@ def load(workdir: str | Path) -> Run:
         raise UsageError(f"--workdir={workdir} holds no finished run: {RESULT} is not there")
     config = read_config(workdir)
     try:
-        for name, sha256 in _read_object(workdir / _MANIFEST).items():
-            if _sha256(workdir / name) != sha256:  # orbax itself restores a flipped bit silently
+        for name, expected in _read_object(workdir / _MANIFEST).items():
+            if file_sha256(workdir / name) != expected:  # orbax itself restores a flipped bit silently
                 raise ValueError(f"{name} is not what the run wrote")
         sizes = _read_object(workdir / RESULT)
         words = tuple((workdir / _WORDS).read_bytes().split(b"\n"))
@@ -163,8 +163,3 @@ def _damaged(workdir: Path, error: Exception) -> DataError:
     if isinstance(error, KeyError):
         reason = f"{reason} is missing"
     return DataError(f"--workdir={workdir} is damaged: {reason}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

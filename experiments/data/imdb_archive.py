@@ -2,7 +2,6 @@
 
 import dataclasses
 import gzip
-import hashlib
 import re
 import tarfile
 import zlib
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
+from experiments.checksum import file_sha256
 from experiments.errors import DataError
 
 SPLITS = ("train", "test")
@@ -47,9 +47,8 @@ def read_archive(path: Path, reviews_per_folder: int = REVIEWS_PER_FOLDER) -> Ar
       DataError: one line with the archive, the member or value and the rule.
     """
     try:
+        sha256 = file_sha256(path)
         with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
             folders = _read_folders(path, file)
     except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError, ValueError, LookupError, RecursionError) as error:
         # The last three are what tarfile raises over headers that were made to confuse it.
@@ -62,10 +61,9 @@ def read_archive(path: Path, reviews_per_folder: int = REVIEWS_PER_FOLDER) -> Ar
 
 
 def archive_sha256(path: Path) -> str:
-    """The sha256 of a file. Raises DataError, one line, where it cannot be read."""
+    """The sha256 of an archive file. Raises DataError, one line, where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise DataError(f"IMDB archive {path} cannot be read: {error.strerror or one_line(error)}") from error
 

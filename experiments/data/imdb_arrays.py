@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.checksum import file_sha256
 from experiments.data import imdb, imdb_archive, tokenizer
 from experiments.data.corpus import Corpus, Split
 from experiments.data.tokenizer import Tokenizer
@@ -88,7 +89,7 @@ def _tokenise(folder: Path, prepared: Path, identity: dict[str, Any]) -> None:
         tokens, labels = _arrays(encoder, [examples[i] for i in order])
         np.save(folder / f"{split}_tokens.npy", tokens, allow_pickle=False)
         np.save(folder / f"{split}_labels.npy", labels, allow_pickle=False)
-    files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     (folder / "manifest.json").write_text(json.dumps({**identity, "sha256": files}, indent=2))
 
 
@@ -130,14 +131,9 @@ def _checked(folder: Path, name: str) -> Path:
     """The path of a file whose content is what was written: an array with a flipped bit would be trained on silently."""
     try:
         expected = json.loads((folder / "manifest.json").read_bytes())["sha256"][name]
-        if _sha256(folder / name) != expected:
+        if file_sha256(folder / name) != expected:
             raise ValueError("its sha256 is not the one in manifest.json")
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{name}: {imdb_archive.one_line(error)}"
         raise DataError(f"{folder} is damaged ({reason}); remove it, and it is made again") from error
     return folder / name
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

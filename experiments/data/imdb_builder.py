@@ -6,7 +6,7 @@ Importing this takes 0.6 s, most of it tensorflow_datasets: imported where somet
 import contextlib
 import io
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,9 @@ class ImdbLabeled(tfds.core.GeneratorBasedBuilder):
         *,
         archive: Path | None = None,
         reviews_per_folder: int = REVIEWS_PER_FOLDER,
-        on_example: Callable[[], object] = lambda: None,
         **kwargs: Any,
     ) -> None:
-        self._archive, self._reviews_per_folder, self._on_example = archive, reviews_per_folder, on_example
+        self._archive, self._reviews_per_folder = archive, reviews_per_folder
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -65,24 +64,21 @@ class ImdbLabeled(tfds.core.GeneratorBasedBuilder):
         metadata = self.info.metadata
         assert isinstance(metadata, tfds.core.MetadataDict)
         metadata["archive_sha256"] = archive.sha256  # what is made from this dataset is named after it
-        return {split: self._generate_examples(reviews) for split, reviews in archive.splits.items()}
+        return {split: self._generate_examples(split, reviews) for split, reviews in archive.splits.items()}
 
-    def _generate_examples(self, reviews: Iterable[imdb_archive.Review]) -> Iterator[tuple[int, dict[str, bytes | int]]]:
-        for index, review in enumerate(reviews):  # with shuffling disabled tfds sorts by this key
+    def _generate_examples(
+        self, split: str, reviews: list[imdb_archive.Review]
+    ) -> Iterator[tuple[int, dict[str, bytes | int]]]:
+        shown = tqdm.tqdm(reviews, desc=f"Preparing IMDB {split}", unit=" reviews")
+        for index, review in enumerate(shown):  # with shuffling disabled tfds sorts by this key
             yield index, {"text": review.text, "label": review.label}
-            self._on_example()
 
 
 def write(data_dir: Path, archive: Path | None, reviews_per_folder: int = REVIEWS_PER_FOLDER) -> Path:
     """Prepares the dataset under data_dir and returns its folder; archive None downloads the official one."""
-    total = reviews_per_folder * len(imdb_archive.SPLITS) * len(imdb_archive.LABELS)
     # Downloads go to a folder of their own: tfds creates it even for a local archive, and leaves a broken download in it.
-    with (
-        tempfile.TemporaryDirectory(prefix=".imdb_download.", dir=data_dir) as downloads,
-        tqdm.tqdm(total=total, desc="Preparing IMDB", unit=" reviews") as bar,
-        _quiet(),
-    ):
-        builder = ImdbLabeled(data_dir=data_dir, archive=archive, reviews_per_folder=reviews_per_folder, on_example=bar.update)
+    with tempfile.TemporaryDirectory(prefix=".imdb_download.", dir=data_dir) as downloads, _quiet():
+        builder = ImdbLabeled(data_dir=data_dir, archive=archive, reviews_per_folder=reviews_per_folder)
         builder.download_and_prepare(
             download_dir=downloads,
             download_config=tfds.download.DownloadConfig(try_download_gcs=False, force_checksums_validation=True),
@@ -111,7 +107,7 @@ def _download(manager: tfds.download.DownloadManager) -> Path:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps tfds' five progress bars and its two lines on stdout away: one bar, on stderr, is enough."""
+    """Keeps tfds' five progress bars and its two lines on stdout away: one bar a split, on stderr, is enough."""
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
