@@ -1,16 +1,36 @@
-"""The one entry to attention: checks the arguments and picks the kernel."""
+"""The one entry to attention: checks the arguments, picks the implementation, explains the choice."""
 
-import math
-from typing import Literal
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from attn import dense, dense_vjp
-from attn.shapes import Key, Mask, Output, Query, Scale, Value, Weights
+from attn import chunked, chunked_autodiff, dense, fused, tiles
+from attn.arguments import Arguments
+from attn.prepare import Options, Sizes, prepare
+from attn.reverse_mode import explained
+from attn.scores import Score, nearest
+from attn.shapes import Array, Bias, Key, Mask, Output, Query, Scale, Value, Weights
+from attn.tiles import Block
 
-Implementation = Literal["auto", "dense", "dense_vjp"]
-_KERNELS = {"dense": dense.attention, "dense_vjp": dense_vjp.attention}
+Implementation = Literal["auto", "dense", "chunked", "chunked_autodiff", "fused"]
+IMPLEMENTATIONS = ("fused", "chunked", "chunked_autodiff", "dense")
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Which implementation runs, in tiles of which size, and why each of the others would not."""
+
+    implementation: str
+    block: Block | None  # None: in one piece
+    others: dict[str, str]
+
+    def __str__(self) -> str:
+        tile = "" if self.block is None else f", tiles of {self.block.query} queries by {self.block.key} keys"
+        return "\n".join([f"{self.implementation}{tile}", *(f"  not {name}: {why}" for name, why in self.others.items())])
 
 
 def attend(
@@ -18,51 +38,159 @@ def attend(
     key: Key,
     value: Value,
     *,
-    mask: Mask | None = None,
+    score: Score = "scaled_dot",
     scale: Scale | None = None,
+    bias: Bias | None = None,
+    mask: Mask | None = None,
+    query_lengths: Array | None = None,
+    key_lengths: Array | None = None,
+    query_segments: Array | None = None,
+    key_segments: Array | None = None,
+    causal: bool | str | None = None,
+    window: tuple[int | None, int | None] | None = None,
+    query_positions: Array | None = None,
+    key_positions: Array | None = None,
+    score_mod: Callable[..., Any] | None = None,
+    mask_mod: Callable[..., Any] | None = None,
+    normalizer: str = "softmax",
+    sink: Array | None = None,
+    dropout_rate: float = 0.0,
+    dropout_rng: Array | None = None,
+    dropout_offset: Any = 0,
     implementation: Implementation = "auto",
+    block: int | tuple[int, int] | None = None,
 ) -> Output:
-    """Scaled dot-product attention, softmax(scale · q kᵀ) v (Vaswani et al. 2017, section 3.2.1).
+    """Attention with any score: normalize(score_mod(scale · score(q, k)) + bias, masked) v, exact, in linear memory.
+
+    `[*B, T, N, H]`, `[*B, S, K, H]`, `[*B, S, K, V]` to `[*B, T, N, V]`, of the value's dtype; everything is computed in at
+    least float32. N is a multiple of K, and head n reads key and value head n // (N / K). Scaled dot-product attention
+    (Vaswani et al. 2017, section 3.2.1) where nothing else is asked for. A query that may attend to no key gets 0, and NaN
+    or Inf reaches exactly the queries that may attend to it.
 
     Args:
-      mask: bool, True means may attend; the scores' rank, each axis full or 1. A query with no key gets 0.
-      scale: None means 1/√H. May be traced, and is differentiated.
-      implementation: "dense" is the definition and takes every JAX transform; "dense_vjp" is faster in reverse mode on
-        a CPU and refuses forward mode; "auto" is "dense_vjp" on a CPU, "dense" elsewhere.
+      score: a name of `attn.scores.NAMES`, a score with parameters such as `attn.scores.additive(vector)`, or any function
+        of one query and one key vector. It is differentiated, what it captured included.
+      scale: a scalar that multiplies the score. None means 1/√H for "scaled_dot", else 1.
+      bias: floating point, `[*B, N, T, S]`, each axis full or 1; added after `score_mod`.
+      mask: bool, of the same shape; True means may attend.
+      query_lengths, key_lengths: integers `[*B]`; queries and keys at and after them are masked.
+      query_segments, key_segments: integers `[T]` and `[S]`, or with `*B` before; equal ones may attend to each other.
+      causal: True where T = S or positions are given; else "top_left" (query 0 is at key 0) or "bottom_right" (the last
+        query is at the last key).
+      window: (left, right), inclusive: how far before and after a query's position its keys may be. None is open.
+      query_positions, key_positions: integers shaped as segments; what causality, the window, score_mod and mask_mod go by.
+        None means 0, 1, 2, …; with causal="bottom_right" the queries begin at S − T.
+      score_mod: a function (score, batch, head, query_position, key_position) -> score of scalars; it is differentiated,
+        what it captured included. Ready ones are in `attn.score_mods`.
+      mask_mod: a function (batch, head, query_position, key_position) -> bool.
+      normalizer: "softmax", "softmax1" (a sink of 0), "sigmoid", "sparsemax" or "entmax15" (these two dense alone).
+      sink: `[N]`, a logit of each head that takes weight and gives nothing.
+      dropout_rate: in [0, 1); the weights that are kept are divided by 1 − rate, after the normaliser.
+      dropout_rng: a key of `jax.random`. Which weights are kept is a function of it and of the indices of batch, head,
+        query and key alone: not of the implementation, the block, a shard or a microbatch (see `dropout_offset`).
+      dropout_offset: index of the first batch row in the whole, or (batch, head), for shards and under `jax.vmap`.
+      implementation: "dense" is the definition, O(T · S) memory. "chunked" is linear in memory, with a backward pass of
+        its own; forward mode needs "chunked_autodiff", its plainly differentiated twin. "fused" is a vendor's kernel.
+        "auto" takes the fastest that honours every argument; `attn.explain` tells which.
+      block: queries and keys in a tile of "chunked", one int or two. None lets the library choose.
 
     Raises:
-      ValueError: one line with the argument, its shape and the rule.
+      ValueError: one line with the argument, its shape or value, and the rule.
     """
-    _check(query, key, mask)
-    if value.shape[:-1] != key.shape[:-1]:
-        raise ValueError(f"value {value.shape} and key {key.shape} differ before their last axis: [*B, S, N, V], [*B, S, N, H]")
+    options = Options(
+        score=score,
+        scale=scale,
+        bias=bias,
+        mask=mask,
+        query_lengths=query_lengths,
+        key_lengths=key_lengths,
+        query_segments=query_segments,
+        key_segments=key_segments,
+        causal=causal,
+        window=window,
+        query_positions=query_positions,
+        key_positions=key_positions,
+        score_mod=score_mod,
+        mask_mod=mask_mod,
+        normalizer=normalizer,
+        sink=sink,
+        dropout_rate=dropout_rate,
+        dropout_rng=dropout_rng,
+        dropout_offset=dropout_offset,
+    )
+    query, key, value = jnp.asarray(query), jnp.asarray(key), jnp.asarray(value)
+    arguments, sizes = prepare(query, key, value, options)
+    choice = _choose(query, key, value, options, arguments, implementation, block)
+    if choice.implementation == "fused":
+        spare = tiles.choose_block(arguments, None)
+        return fused.attention(query, key, value, options, lambda: _run(arguments, sizes, "chunked", spare))
+    with explained():
+        return _run(arguments, sizes, choice.implementation, choice.block).astype(value.dtype)
+
+
+def attention_weights(query: Query, key: Key, value: Value | None = None, **options: Any) -> Weights:
+    """The weights `[*B, N, T, S]` of `attend` with the same arguments, before dropout; `value` may be left out.
+
+    In one piece, O(T · S): a row sums to 1, or to 0 where it has no key, to less where a sink takes its part.
+    """
+    query, key = jnp.asarray(query), jnp.asarray(key)
+    arguments, sizes = prepare(query, key, key if value is None else jnp.asarray(value), Options(**options))
+    return jax.jit(dense.attention_weights)(arguments).reshape(*sizes.batch, sizes.N, sizes.T, sizes.S)
+
+
+def explain(
+    query: Query,
+    key: Key,
+    value: Value,
+    *,
+    implementation: Implementation = "auto",
+    block: int | tuple[int, int] | None = None,
+    **options: Any,
+) -> Explanation:
+    """Which implementation `attend` would run for the same arguments, and what rules out each of the others."""
+    query, key, value = jnp.asarray(query), jnp.asarray(key), jnp.asarray(value)
+    chosen = Options(**options)
+    arguments, _ = prepare(query, key, value, chosen)
+    return _choose(query, key, value, chosen, arguments, implementation, block)
+
+
+@functools.partial(jax.jit, static_argnames=("sizes", "implementation", "block"))
+def _run(arguments: Arguments, sizes: Sizes, implementation: str, block: Block | None) -> Output:
+    if implementation == "dense":
+        output = dense.attention(arguments)
+    else:
+        assert block is not None
+        kernel = chunked if implementation == "chunked" else chunked_autodiff
+        output, _ = kernel.attention(arguments, block)
+    return rows_by_query(output, sizes)
+
+
+def rows_by_query(output: Array, sizes: Sizes) -> Array:
+    """`[B, K, R, T, V]` as `[*B, T, N, V]`."""
+    output = jnp.moveaxis(output.reshape(sizes.B, sizes.N, sizes.T, -1), 1, 2)
+    return output.reshape(*sizes.batch, sizes.T, sizes.N, output.shape[-1])
+
+
+def _choose(query, key, value, options: Options, arguments: Arguments, implementation: str, block) -> Explanation:
+    nearest("implementation", implementation, ("auto", *IMPLEMENTATIONS))
+    refusals = {
+        "fused": fused.refusal(query, key, value, options),
+        "chunked": chunked.refusal(arguments),
+        "chunked_autodiff": chunked.refusal(arguments),
+        "dense": None,
+    }
     if implementation == "auto":
-        implementation = "dense_vjp" if jax.default_backend() == "cpu" else "dense"
-    if implementation not in _KERNELS:
-        raise ValueError(f"implementation={implementation!r} is none of {['auto', *_KERNELS]}")
-    return _KERNELS[implementation](query, key, value, mask, _scale(scale, query))
-
-
-def attention_weights(query: Query, key: Key, *, mask: Mask | None = None, scale: Scale | None = None) -> Weights:
-    """The weights `[*B, N, T, S]` of `attend` with the same arguments; a row sums to 1, or to 0 where it has no key."""
-    _check(query, key, mask)
-    return dense.attention_weights(query, key, mask, _scale(scale, query))
-
-
-def _scale(scale: Scale | None, query: Query) -> Scale:
-    return 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-
-
-def _check(query: Query, key: Key, mask: Mask | None) -> None:
-    if query.ndim < 3 or key.ndim != query.ndim:
-        raise ValueError(f"query {query.shape} and key {key.shape} must both be [*B, length, heads, head dim]")
-    *batch, length, heads, head_dim = query.shape
-    if key.shape != (*batch, key.shape[-3], heads, head_dim):
-        raise ValueError(f"query {query.shape} and key {key.shape} may differ in their length alone (axis -3)")
-    if mask is None:
-        return
-    if mask.dtype != jnp.bool_:
-        raise ValueError(f"mask is {mask.dtype}: it must be bool, True means may attend")
-    full = (*batch, heads, length, key.shape[-3])
-    if mask.ndim != len(full) or any(m not in (1, f) for m, f in zip(mask.shape, full, strict=True)):
-        raise ValueError(f"mask {mask.shape} does not broadcast to the scores {full}: same rank, each axis full or 1")
+        slower = {"chunked_autodiff": "'chunked' is the same and faster; it is for forward mode, jax.jvp and jax.jacfwd"}
+        implementation = next(name for name in IMPLEMENTATIONS if refusals[name] is None and name not in slower)
+        others = {name: refusals[name] or slower.get(name) or f"{implementation!r} is before it" for name in IMPLEMENTATIONS}
+    else:
+        if (why := refusals[implementation]) is not None:
+            raise ValueError(f"implementation={implementation!r} {why}")
+        others = {name: why or f"{implementation!r} was asked for" for name, why in refusals.items()}
+    others = {name: why for name, why in others.items() if name != implementation}
+    tiled = implementation in ("chunked", "chunked_autodiff")
+    if block is not None and not tiled:
+        raise ValueError(
+            f"block={block!r} with implementation={implementation!r}: only 'chunked' and 'chunked_autodiff' have tiles"
+        )
+    return Explanation(implementation, tiles.choose_block(arguments, block) if tiled else None, others)

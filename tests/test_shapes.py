@@ -8,11 +8,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HOOK = """
+import attn.arguments, attn.scores  # pytrees, which JAX itself fills with what are no arrays
 from jaxtyping import install_import_hook
 install_import_hook("attn", "beartype.beartype")
 import jax, jax.numpy as jnp
 import attn
-from attn import dense, dense_vjp
 from attn.layers import keras
 from attn.models.classifier import Classifier
 from experiments import settings
@@ -26,9 +26,14 @@ T, S, N, H, V = 5, 7, 2, 3, 4
 for batch in ((), (6,), (6, 8)):
     q, k, v = zeros(*batch, T, N, H), zeros(*batch, S, N, H), zeros(*batch, S, N, V)
     for mask in (None, jnp.ones((*(1 for _ in batch), N, 1, S), bool)):
-        for implementation in ("dense", "dense_vjp"):
-            jax.eval_shape(jax.grad(lambda q: attn.attend(q, k, v, mask=mask, implementation=implementation).sum()), q)
+        for implementation in ("dense", "chunked", "chunked_autodiff"):
+            for score in ("dot", "additive"):
+                options = dict(mask=mask, score=score, implementation=implementation)
+                jax.eval_shape(jax.grad(lambda q: attn.attend(q, k, v, **options).sum()), q)
         jax.eval_shape(lambda q: attn.attention_weights(q, k, mask=mask), q)
+        lse = jax.eval_shape(lambda q: attn.attention_statistics(q, k, v, mask=mask, top_k=3), q).lse
+        parts = [jnp.zeros((*batch, T, N, V))] * 2
+        jax.eval_shape(lambda: attn.merge_attention(parts, [jnp.zeros(lse.shape)] * 2, sink=zeros(N)))
 for page in settings.MODELS:
     config = settings.load_page(page, "imdb")
     for config.model.mask_padding in (False, True):
@@ -37,9 +42,9 @@ for page in settings.MODELS:
             jax.eval_shape(model.init, jax.random.key(0), tokens)
 """
 WRONG = {
-    "heads": "dense.attention(zeros(5, 2, 3), zeros(7, 1, 3), zeros(7, 2, 4), None, 1.0)",
-    "lengths": "dense_vjp.attention(zeros(5, 2, 3), zeros(7, 2, 3), zeros(8, 2, 4), None, 1.0)",
-    "mask dtype": "dense.attention_weights(zeros(5, 2, 3), zeros(7, 2, 3), zeros(2, 5, 7), 1.0)",
+    "key and value lengths": "attn.attend(zeros(5, 2, 3), zeros(7, 2, 3), zeros(8, 2, 4))",
+    "bias rank": "attn.attend(zeros(5, 2, 3), zeros(7, 2, 3), zeros(7, 2, 4), bias=zeros(5, 7))",
+    "mask dtype": "attn.attend(zeros(5, 2, 3), zeros(7, 2, 3), zeros(7, 2, 4), mask=zeros(2, 5, 7))",
     "float tokens": "keras.TokenAndPositionEmbedding(30, 4).init(jax.random.key(0), zeros(4, 9))",
 }
 

@@ -1,0 +1,74 @@
+"""What the kernels get: the arguments of `attend`, checked, in one layout, arrays apart from what is static."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from attn.shapes import Array
+from attn.traced import Program
+
+_STATIC = {"static": True}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """A pytree. The batch is one axis B; query heads are K × R, so that head n reads key and value head n // R.
+
+    Sizes written B|1 are full, or 1 for all. Query and key are already the features of the score, and scaled.
+    """
+
+    query: Array  # [B, K, R, T, H]
+    key: Array  # [B, K, S, H]
+    value: Array  # [B, K, S, V]
+    bias: Array | None = None  # [B|1, K|1, R|1, T|1, S|1]
+    mask: Array | None = None  # the same, bool
+    query_lengths: Array | None = None  # [B]
+    key_lengths: Array | None = None  # [B]
+    query_segments: Array | None = None  # [B|1, T]
+    key_segments: Array | None = None  # [B|1, S]
+    query_positions: Array | None = None  # [B|1, T]
+    key_positions: Array | None = None  # [B|1, S]
+    sink: Array | None = None  # [K, R]
+    rng: Array | None = None  # [2] uint32, None without dropout
+    index_offset: Array | None = None  # [2] int32: of batch and head, for dropout
+    score_captured: tuple[Array, ...] = ()
+    score_scale: Array | None = None  # of a pairwise score: the features have theirs already
+    score_mod_captured: tuple[Array, ...] = ()
+    mask_mod_captured: tuple[Array, ...] = ()
+
+    score: Program | None = dataclasses.field(
+        default=None, metadata=_STATIC
+    )  # of one query and one key vector; None is their inner product
+    score_mod: Program | None = dataclasses.field(default=None, metadata=_STATIC)
+    mask_mod: Program | None = dataclasses.field(default=None, metadata=_STATIC)
+    causal: bool = dataclasses.field(default=False, metadata=_STATIC)
+    window: tuple[int | None, int | None] = dataclasses.field(default=(None, None), metadata=_STATIC)
+    query_offset: int = dataclasses.field(default=0, metadata=_STATIC)  # position of query 0, where no positions are given
+    normalizer: str = dataclasses.field(default="softmax", metadata=_STATIC)
+    dropout_rate: float = dataclasses.field(default=0.0, metadata=_STATIC)
+    padded_from: int | None = dataclasses.field(
+        default=None, metadata=_STATIC
+    )  # keys at and after this index are padding of ours
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """In which everything is computed: at least float32."""
+        return jnp.result_type(self.query, self.key, self.value, jnp.float32)
+
+    @property
+    def banded(self) -> bool:
+        """Whether positions decide who may attend."""
+        return self.causal or self.window != (None, None)
+
+    @property
+    def masks_by_array(self) -> bool:
+        """Whether what is masked is known only when the program runs."""
+        positions = self.banded and (self.query_positions is not None or self.key_positions is not None)
+        arrays = (self.mask, self.query_lengths, self.key_lengths, self.query_segments)
+        return positions or self.mask_mod is not None or any(array is not None for array in arrays)
+
+    @property
+    def masked(self) -> bool:
+        return self.masks_by_array or self.banded or self.padded_from is not None

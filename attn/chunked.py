@@ -1,0 +1,182 @@
+"""The definition tile by tile: linear memory forward and backward, the same numbers to rounding.
+
+Forward is the online softmax (Milakov and Gimelshein 2018; Dao et al. 2022, algorithm 1). It keeps the output and the
+log-sum-exp of each row, from which backward makes the weights of a tile again. One loop visits the tiles: those that
+causality or the window empty are not in its list, those that other masks empty are skipped when the program runs.
+
+First derivatives in reverse mode, and forward over reverse; `jax.jvp` needs `attn.chunked_autodiff`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from attn import gradients, masks, tiles
+from attn.arguments import Arguments
+from attn.normalizers import finite
+from attn.reverse_mode import reverse_mode_only
+from attn.shapes import Allowed, Array
+from attn.tiles import Block, Corner
+
+T = TypeVar("T")
+
+
+class Rows(NamedTuple):
+    """What the online softmax knows of each row so far."""
+
+    highest: Array  # [B, K, R, T], −inf before the first key
+    total: Array  # the same, Σ exp(logit − highest)
+    output: Array  # [B, K, R, T, V], Σ exp(logit − highest) · value
+
+
+def refusal(arguments: Arguments) -> str | None:
+    """Why these arguments cannot be chunked, or None."""
+    if arguments.normalizer in ("softmax", "softmax1", "sigmoid"):
+        return None
+    return f"does not honour normalizer={arguments.normalizer!r}, which sorts whole rows: only 'dense' does"
+
+
+def attention(arguments: Arguments, block: Block) -> tuple[Array, Array]:
+    """The output `[B, K, R, T, V]` and the log-sum-exp `[B, K, R, T]` of the keys alone, without the sink."""
+    queries = arguments.query.shape[3]
+    padded = tiles.pad(arguments, block)
+    padded = jax.tree.map(lambda x: reverse_mode_only(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x, padded)
+    output, lse = _attention(block, tiles.vary(padded, padded))
+    return output[..., :queries, :], lse[..., :queries]
+
+
+def _forward(block: Block, arguments: Arguments):
+    careful = tiles.careful(arguments)
+
+    def visit(rows: Rows, corner: Corner) -> Rows:
+        tile, where = tiles.cut(arguments, corner, block)
+        allowed = tiles.allowed(arguments, tile, where)
+        state = Rows(*(tiles.part(x, "bkrt", corner, block) for x in rows))
+        state = unless_empty(allowed, lambda: attend_tile(state, tile, where, allowed, careful), state)
+        return Rows(*(tiles.put(x, "bkrt", corner, update) for x, update in zip(rows, state, strict=True)))
+
+    output, lse = finish(arguments, each_tile(arguments, block, visit, start(arguments)))
+    return (output, lse), (arguments, output, lse)
+
+
+def start(arguments: Arguments) -> Rows:
+    """Rows without a key."""
+    rows = arguments.query.shape[:-1]
+    zeros = jnp.zeros(rows, arguments.dtype)
+    return Rows(zeros - jnp.inf, zeros, jnp.zeros((*rows, arguments.value.shape[-1]), arguments.dtype))
+
+
+def attend_tile(rows: Rows, tile: Arguments, where, allowed, careful) -> Rows:
+    """The rows after the keys of one more tile."""
+    scores = tiles.scores(tile, allowed, careful)
+    logits = tiles.mask(tiles.modify(tile, where, scores), allowed)
+    if tile.normalizer == "sigmoid":
+        weights, fade = jax.nn.sigmoid(logits), 1
+        highest, total = rows.highest, rows.total
+    else:
+        highest = jnp.maximum(rows.highest, lax.stop_gradient(jnp.max(logits, axis=-1)))
+        weights = jnp.exp(logits - finite(highest)[..., None])
+        fade = jnp.exp(rows.highest - finite(highest))
+        total = rows.total * fade + jnp.sum(weights, axis=-1)
+        fade = fade[..., None]
+    weights = tiles.drop(tile, where, weights)
+    output = tiles.contract("bkrtc", "bkrts", weights, "bksc", tile.value, allowed, careful)
+    return Rows(highest, total, rows.output * fade + output)
+
+
+def finish(arguments: Arguments, rows: Rows) -> tuple[Array, Array]:
+    """Output and log-sum-exp of the keys, after the last tile."""
+    if arguments.normalizer == "sigmoid":
+        return rows.output, jnp.full_like(rows.highest, -jnp.inf)
+    empty = rows.total == 0
+    lse = jnp.where(empty, -jnp.inf, finite(rows.highest) + jnp.log(jnp.where(empty, 1, rows.total)))
+    below = jnp.exp(rows.highest - finite(with_sink(arguments, lse)))  # the weight of the highest logit
+    return rows.output * below[..., None], lse
+
+
+def _backward(block: Block, saved, cotangents):
+    arguments, output, lse = saved
+    gradient, lse_gradient = cotangents
+    empty = (lse == -jnp.inf) & (arguments.normalizer != "sigmoid")
+    gradient = jnp.where(empty[..., None], 0, gradient)
+    normalizer = with_sink(arguments, lse)
+    mean = jnp.sum(gradient * output, axis=-1)
+    shift = mean - lse_gradient * jnp.where(empty, 0, jnp.exp(normalizer - finite(lse)))
+    careful = tiles.careful(arguments, gradient)
+    zeros = gradients.zeros(arguments)
+
+    def visit(sums: gradients.Gradients, corner: Corner) -> gradients.Gradients:
+        tile, where = tiles.cut(arguments, corner, block)
+        allowed = tiles.allowed(arguments, tile, where)
+        rows = [tiles.part(x, "bkrt", corner, block) for x in (gradient, normalizer, shift)]
+        update = unless_empty(allowed, lambda: _tile_gradients(tile, where, allowed, careful, *rows))
+        return gradients.add(sums, update, corner, block)
+
+    sums = each_tile(arguments, block, visit, zeros)
+    sink = None
+    if arguments.sink is not None:
+        sink = -jnp.sum(jnp.exp(arguments.sink[:, :, None] - finite(normalizer)) * mean, axis=(0, 3))
+    return (gradients.cotangent(arguments, sums, sink),)
+
+
+def _tile_gradients(tile: Arguments, where, allowed, careful, gradient: Array, normalizer: Array, shift: Array):
+    scores, pull_scores = gradients.scores_vjp(tile, allowed, careful)
+    logits, pull_logits = gradients.modify_vjp(tile, where, scores)
+    kept = tiles.kept(tile, where)
+    weight_gradient = tiles.contract("bkrts", "bkrtc", gradient, "bksc", tile.value, None, None)
+    weight_gradient = weight_gradient if kept is None else weight_gradient * kept
+    if tile.normalizer == "sigmoid":
+        weights = jax.nn.sigmoid(logits)
+        logit_gradient = weights * (1 - weights) * weight_gradient
+    else:
+        weights = jnp.exp(logits - finite(normalizer)[..., None])
+        logit_gradient = weights * (weight_gradient - shift[..., None])
+    if allowed is not None:
+        weights, logit_gradient = (jnp.where(allowed, x, 0) for x in (weights, logit_gradient))
+    weights = weights if kept is None else weights * kept
+    value = gradients.by_key(weights, gradient, allowed, careful)
+    score_gradient, bias, score_mod = pull_logits(logit_gradient)
+    score_gradient = score_gradient if allowed is None else jnp.where(allowed, score_gradient, 0)
+    query, key, score, scale = pull_scores(score_gradient)
+    return gradients.Gradients(query, key, value, bias, score, scale, score_mod)
+
+
+_attention: Callable[[Block, Arguments], tuple[Array, Array]]
+_attention = jax.custom_vjp(lambda block, arguments: _forward(block, arguments)[0], nondiff_argnums=(0,))
+_attention.defvjp(_forward, _backward)
+
+
+def with_sink(arguments: Arguments, lse: Array) -> Array:
+    return lse if arguments.sink is None else jnp.logaddexp(lse, arguments.sink[:, :, None].astype(lse.dtype))
+
+
+def unless_empty(allowed: Allowed | None, compute: Callable[[], T], otherwise: T | None = None) -> T:
+    """What `compute` gives, or where no query of the tile may attend to a key of it, the other at once (None: zeros)."""
+    if allowed is None:
+        return compute()
+    if otherwise is None:
+        shapes = jax.eval_shape(compute)
+        otherwise = tiles.vary(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), shapes)
+    return lax.cond(jnp.any(allowed), compute, lambda: otherwise)
+
+
+def each_tile(arguments: Arguments, block: Block, visit: Callable[[T, Corner], T], state: T) -> T:
+    """The state after a visit to each tile that causality and the window leave anything of."""
+    size = tiles.whole(arguments)
+    pairs = jnp.asarray(masks.tiles_in_band(arguments, size.query, size.key, block.query, block.key))
+    head_groups = size.heads // block.heads
+    groups = (size.batch // block.batch) * head_groups
+
+    def step(state: T, index: Array) -> tuple[T, None]:
+        group, pair = index // len(pairs), index % len(pairs)
+        query, key = pairs[pair]
+        corner = Corner(
+            group // head_groups * block.batch, group % head_groups * block.heads, query * block.query, key * block.key
+        )
+        return visit(state, corner), None
+
+    state = tiles.vary(state, arguments)
+    return lax.scan(step, state, jnp.arange(groups * len(pairs), dtype=jnp.int32))[0]

@@ -1,0 +1,39 @@
+"""Which attention weights dropout keeps: a function of where a weight is, and of nothing else.
+
+The bits of one weight are Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") of
+the counter (query, key), under a key that is Threefry of (batch, head). So a block can be made anywhere, in any order and
+any number of times, and is the same.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from attn.shapes import Array
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA
+
+
+def threefry(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Two uint32 words for each counter of two; all four broadcast."""
+    schedule = (*key, key[0] ^ key[1] ^ jnp.uint32(_PARITY))
+    x, y = counter[0] + schedule[0], counter[1] + schedule[1]
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            x = x + y
+            y = (y << rotation | y >> (32 - rotation)) ^ x
+        x = x + schedule[(group + 1) % 3]
+        y = y + schedule[(group + 2) % 3] + jnp.uint32(group + 1)
+    return x, y
+
+
+def words(dropout_rng: Array) -> Array:
+    """A key of `jax.random`, of any implementation, as the two words of ours."""
+    return jax.random.bits(dropout_rng, (2,), jnp.uint32)
+
+
+def keep(rng: Array, rate: float, batch: Array, head: Array, query: Array, key: Array) -> Array:
+    """True, with probability 1 − rate, for the weights that stay. The four indices are int32 and broadcast."""
+    batch, head, query, key = (index.astype(jnp.uint32) for index in (batch, head, query, key))
+    bits, _ = threefry(threefry((rng[0], rng[1]), (batch, head)), (query, key))
+    return bits >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))

@@ -1,0 +1,101 @@
+"""From logits to weights, over the last axis. Masked logits are −inf; a row of nothing else has weights 0."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from attn.shapes import Array
+
+# A query may give weight to a sink besides its keys: `sink` is that logit, for softmax1 it is 0 where none is given.
+WITH_SINK = ("softmax", "softmax1")
+
+
+def softmax(logits: Array, sink: Array | None = None) -> Array:
+    """exp(logit) / (Σ exp(logits) + exp(sink)), less the maximum of them all. `sink` broadcasts, last axis 1."""
+    highest = jnp.max(logits, axis=-1, keepdims=True, initial=-jnp.inf)
+    highest = finite(lax.stop_gradient(highest if sink is None else jnp.maximum(highest, sink)))
+    powers = jnp.exp(logits - highest)
+    total = jnp.sum(powers, axis=-1, keepdims=True)
+    total = total if sink is None else total + jnp.exp(sink - highest)
+    return powers / jnp.where(total == 0, 1, total)
+
+
+def finite(highest: Array) -> Array:
+    """What a row may subtract: 0 for a row without a key, since −inf − (−inf) is NaN."""
+    return jnp.where(highest == -jnp.inf, 0, highest)
+
+
+def sigmoid(logits: Array) -> Array:
+    """1 / (1 + exp(−logit)), each weight for itself (Ramapuram et al. 2025, "Theory of sigmoid self-attention")."""
+    return jax.nn.sigmoid(logits)
+
+
+@jax.custom_jvp
+def sparsemax(logits: Array) -> Array:
+    """The point of the simplex nearest to the logits (Martins and Astudillo 2016, algorithm 1)."""
+    z = _shifted(logits)
+    ordered = -jnp.sort(-z, axis=-1)
+    count = jnp.arange(1, z.shape[-1] + 1, dtype=z.dtype)
+    thresholds = (jnp.cumsum(ordered, axis=-1) - 1) / count
+    return _attended(logits, jnp.maximum(z - _last(thresholds, ordered > thresholds), 0))
+
+
+@jax.custom_jvp
+def entmax15(logits: Array) -> Array:
+    """Entmax with α = 1.5 (Peters, Niculae and Martins 2019, appendix C.2): Tsallis-regularised, sparse, exact by sorting."""
+    z = _shifted(logits) / 2
+    ordered = -jnp.sort(-z, axis=-1)
+    count = jnp.arange(1, z.shape[-1] + 1, dtype=z.dtype)
+    mean = jnp.cumsum(ordered, axis=-1) / count
+    spread = jnp.cumsum(jnp.square(ordered), axis=-1) - count * jnp.square(mean)
+    thresholds = mean - jnp.sqrt(jnp.maximum((1 - spread) / count, 0))
+    return _attended(logits, jnp.square(jnp.maximum(z - _last(thresholds, ordered >= thresholds), 0)))
+
+
+@sparsemax.defjvp
+def _(primals, tangents):
+    weights = sparsemax(*primals)
+    return weights, _tangent((weights > 0).astype(weights.dtype), *tangents)
+
+
+@entmax15.defjvp
+def _(primals, tangents):
+    weights = entmax15(*primals)
+    return weights, _tangent(jnp.sqrt(weights), *tangents)
+
+
+NORMALIZERS: dict[str, Callable[..., Array]] = {
+    "softmax": softmax,
+    "softmax1": softmax,
+    "sigmoid": sigmoid,
+    "sparsemax": sparsemax,
+    "entmax15": entmax15,
+}
+
+
+def normalize(name: str, logits: Array, sink: Array | None) -> Array:
+    """The weights `[.., S]` of logits `[.., S]`; `sink` is None or broadcasts to them, last axis 1."""
+    return softmax(logits, sink) if name in WITH_SINK else NORMALIZERS[name](logits)
+
+
+def _shifted(logits: Array) -> Array:
+    """Maximum 0, and masked ones so low that they are outside of every support, yet finite for the sums."""
+    return jnp.maximum(logits - finite(jnp.max(logits, axis=-1, keepdims=True)), -4)
+
+
+def _last(thresholds: Array, inside: Array) -> Array:
+    size = jnp.maximum(jnp.sum(inside, axis=-1, keepdims=True), 1)
+    return jnp.take_along_axis(thresholds, size - 1, axis=-1)
+
+
+def _attended(logits: Array, weights: Array) -> Array:
+    return jnp.where(logits == -jnp.inf, 0, weights)
+
+
+def _tangent(slopes: Array, tangent: Array) -> Array:
+    """slopes · (tangent − its mean under the slopes); the Jacobian of both is of this form."""
+    total = jnp.sum(slopes, axis=-1, keepdims=True)
+    mean = jnp.sum(slopes * tangent, axis=-1, keepdims=True) / jnp.where(total == 0, 1, total)
+    return slopes * (tangent - mean)

@@ -1,0 +1,75 @@
+"""Ready functions for `score_mod` of `attn.attend`: (score, batch, head, query_position, key_position) -> score."""
+
+import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+
+from attn.shapes import Array
+
+ScoreMod = Callable[[Array, Array, Array, Array, Array], Array]
+
+
+def alibi(num_heads: int) -> ScoreMod:
+    """score − slope[head] · |query − key| (Press et al. 2022, section 3); in the past of a query, the paper's own."""
+    slopes = jnp.asarray(alibi_slopes(num_heads), jnp.float32)
+    return lambda score, batch, head, query, key: score - slopes[head] * jnp.abs(query - key)
+
+
+def alibi_slopes(num_heads: int) -> np.ndarray:
+    """2^(−8 n / N), n = 1 … N, where N is a power of two; else those of the next lower power, then every other of the next."""
+    if num_heads < 1:
+        raise ValueError(f"num_heads={num_heads} must be at least 1")
+    lower = 2 ** int(math.log2(num_heads))
+    slopes = 2.0 ** (-8 / lower * np.arange(1, lower + 1))
+    between = 2.0 ** (-4 / lower * np.arange(1, 2 * lower, 2))
+    return np.concatenate([slopes, between[: num_heads - lower]])
+
+
+def t5_relative_bias(table: Array, *, bidirectional: bool = True, max_distance: int = 128) -> ScoreMod:
+    """score + table[bucket(key − query), head] (Raffel et al. 2020, section 2.1); `table` is `[buckets, N]`, and learned.
+
+    Half of the buckets (of a sign's, if bidirectional) are a distance each, the others widen up to `max_distance` and beyond.
+    """
+    table, buckets = jnp.asarray(table), table.shape[0]
+
+    def modify(score: Array, batch: Array, head: Array, query: Array, key: Array) -> Array:
+        return score + table[t5_bucket(key - query, buckets, bidirectional, max_distance), head]
+
+    return modify
+
+
+def t5_bucket(distance: Array, buckets: int, bidirectional: bool = True, max_distance: int = 128) -> Array:
+    """The bucket of key position less query position, as the authors' `_relative_position_bucket` has it."""
+    if bidirectional:
+        buckets //= 2
+        first, distance = jnp.where(distance > 0, buckets, 0), jnp.abs(distance)
+    else:
+        first, distance = 0, jnp.maximum(-distance, 0)
+    exact = buckets // 2
+    ratio = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact) / math.log(max_distance / exact)
+    wide = exact + (ratio * (buckets - exact)).astype(jnp.int32)
+    return first + jnp.where(distance < exact, distance, jnp.minimum(wide, buckets - 1))
+
+
+def soft_cap(cap: float) -> ScoreMod:
+    """cap · tanh(score / cap) (Gemma 2, 2024, section 2)."""
+    return lambda score, batch, head, query, key: cap * jnp.tanh(score / cap)
+
+
+def relative_bias(table: Array) -> ScoreMod:
+    """score + table[head, key − query + (D − 1) / 2], a learned bias `[N, D]` for each distance, D odd and 2 · length − 1."""
+    table, centre = jnp.asarray(table), (table.shape[1] - 1) // 2
+    return lambda score, batch, head, query, key: score + table[head, key - query + centre]
+
+
+def chain(*mods: ScoreMod) -> ScoreMod:
+    """One after the other."""
+
+    def modify(score: Array, batch: Array, head: Array, query: Array, key: Array) -> Array:
+        for mod in mods:
+            score = mod(score, batch, head, query, key)
+        return score
+
+    return modify

@@ -1,0 +1,166 @@
+"""What can be said of attention weights without holding them: T × S is visited tile by tile and never kept.
+
+The numbers are of the weights before dropout, after the masks.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from attn import chunked, tiles
+from attn.arguments import Arguments
+from attn.normalizers import WITH_SINK, finite
+from attn.prepare import Options, Sizes, prepare
+from attn.shapes import Array, Key, Output, Query, Rows, Value
+from attn.tiles import Block, Corner
+
+
+class Statistics(NamedTuple):
+    """A query that may attend to no key has lse and max_score −inf, entropy 0, and gives nothing to `received`."""
+
+    lse: Array  # [*B, N, T], log Σ exp(logits) of the keys alone: a sink is left out
+    entropy: Array  # [*B, N, T], −Σ w ln w in nats
+    max_score: Array  # [*B, N, T], the highest logit
+    received: Array  # [*B, N, S], the sum over the queries of the weights
+    top_weights: Array  # [*B, N, T, k], falling
+    top_indices: Array  # [*B, N, T, k] int32, the keys of these; −1 (and weight 0) where fewer have any weight
+
+
+_SUM_AXES = ("bkrt", "bkrt", "bkrs", "bkrt", "bkrt")
+
+
+class _Sums(NamedTuple):
+    entropy: Array  # [B, K, R, T]
+    max_score: Array
+    received: Array  # [B, K, R, S]
+    top_weights: Array  # [B, K, R, T, k]
+    top_indices: Array
+
+
+def attention_statistics(
+    query: Query,
+    key: Key,
+    value: Value | None = None,
+    *,
+    top_k: int = 0,
+    block: int | tuple[int, int] | None = None,
+    **options: Any,
+) -> Statistics:
+    """Statistics of the weights that `attn.attend` would use for the same arguments, in memory linear in T and S.
+
+    Args:
+      top_k: how many of the largest weights of each query to return, with their keys.
+      block: as in `attn.attend`.
+
+    Raises:
+      ValueError: one line with the argument, its value and the rule; also for a normaliser that is no softmax.
+    """
+    query, key = jnp.asarray(query), jnp.asarray(key)
+    arguments, sizes = prepare(query, key, key if value is None else jnp.asarray(value), Options(**options))
+    if arguments.normalizer not in WITH_SINK:
+        raise ValueError(f"normalizer={arguments.normalizer!r} has no statistics: only {' and '.join(WITH_SINK)} have")
+    if type(top_k) is not int or not 0 <= top_k <= sizes.S:
+        raise ValueError(f"top_k={top_k!r} must be an int from 0 to the number of keys, {sizes.S}")
+    undropped = dataclasses.replace(arguments, rng=None, index_offset=None, dropout_rate=0.0, value=arguments.value[..., :0])
+    return _statistics(undropped, sizes, top_k, tiles.choose_block(undropped, block))
+
+
+def merge_attention(
+    outputs: Sequence[Output], lses: Sequence[Rows] | None, sink: Array | None = None, *, sink_in_outputs: bool = True
+) -> Output:
+    """Attention over the union of disjoint sets of keys, from the attention over each: exact, not an average.
+
+    Args:
+      outputs: `[*B, T, N, V]` of `attn.attend` over each set.
+      lses: `[*B, N, T]` of `attention_statistics` over the same sets, which leave a sink out. None is for
+        normalizer="sigmoid", whose outputs add up.
+      sink: `[N]`, the sink of the whole (zeros for "softmax1"). It counts once, whatever the number of sets.
+      sink_in_outputs: whether each output was computed with the sink too, as the same arguments for every set make it.
+
+    Raises:
+      ValueError: one line, where the numbers of outputs and lses differ, or a sink comes without lses.
+    """
+    if lses is None:
+        if sink is not None:
+            raise ValueError("sink without lses: outputs of normalizer='sigmoid' have none")
+        return functools.reduce(jnp.add, outputs)
+    if len(outputs) != len(lses) or not outputs:
+        raise ValueError(
+            f"{len(outputs)} outputs and {len(lses)} lses: there must be one lse for each output, and one at least"
+        )
+    parts = jnp.stack([jnp.asarray(lse) for lse in lses])  # [parts, *B, N, T]
+    total = jax.nn.logsumexp(parts, axis=0)
+    if sink is not None:
+        logit = jnp.asarray(sink, parts.dtype)[:, None]
+        total = jnp.logaddexp(total, logit)
+        parts = jnp.logaddexp(parts, logit) if sink_in_outputs else parts
+    shares = jnp.swapaxes(jnp.exp(parts - finite(total)), -1, -2)[..., None]  # [parts, *B, T, N, 1]
+    merged = jnp.sum(shares * jnp.stack(list(outputs)), axis=0)
+    return merged.astype(outputs[0].dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("sizes", "top_k", "block"))
+def _statistics(arguments: Arguments, sizes: Sizes, top_k: int, block: Block) -> Statistics:
+    _, lse = chunked.attention(arguments, block)
+    padded = tiles.pad(arguments, block)
+    rows = [(0, 0)] * 3 + [(0, padded.query.shape[3] - sizes.T)]
+    normalizer = chunked.with_sink(arguments, jnp.pad(lse, rows, constant_values=-jnp.inf))
+    careful = tiles.careful(padded)
+
+    def visit(sums: _Sums, corner: Corner) -> _Sums:
+        tile, where = tiles.cut(padded, corner, block)
+        allowed = tiles.allowed(padded, tile, where)
+        logits = tiles.mask(tiles.modify(tile, where, tiles.scores(tile, allowed, careful)), allowed)
+        total = tiles.part(normalizer, "bkrt", corner, block)[..., None]
+        weights = jnp.where((where.query < sizes.T)[:, None], jnp.exp(logits - finite(total)), 0)
+        weights = weights if allowed is None else jnp.where(allowed, weights, 0)
+        now = _Sums(*(tiles.part(x, axes, corner, block) for x, axes in zip(sums, _SUM_AXES, strict=True)))
+        logs = jnp.where(weights > 0, logits - finite(total), 0)
+        top_weights, top_indices = _top(top_k, now, weights, where.key)
+        update = _Sums(
+            now.entropy - jnp.sum(jnp.where(weights > 0, weights * logs, 0), axis=-1),
+            jnp.maximum(now.max_score, jnp.max(logits, axis=-1)),
+            now.received + jnp.sum(weights, axis=-2),
+            top_weights,
+            top_indices,
+        )
+        return _Sums(*(tiles.put(x, axes, corner, new) for x, axes, new in zip(sums, _SUM_AXES, update, strict=True)))
+
+    sums = chunked.each_tile(padded, block, visit, _nothing(padded, top_k))
+    queries, keys = slice(0, sizes.T), slice(0, sizes.S)
+
+    def by_head(array: Array, kept: slice) -> Array:
+        array = array[:, :, :, kept]
+        return array.reshape(*sizes.batch, sizes.N, *array.shape[3:])
+
+    return Statistics(
+        by_head(lse, queries),
+        by_head(jnp.maximum(sums.entropy, 0), queries),  # −1 · ln 1 is −0, and rounding may be below it
+        by_head(sums.max_score, queries),
+        by_head(sums.received, keys),
+        by_head(sums.top_weights, queries),
+        by_head(sums.top_indices, queries),
+    )
+
+
+def _nothing(arguments: Arguments, top_k: int) -> _Sums:
+    *heads, queries, _ = arguments.query.shape
+    zeros = jnp.zeros((*heads, queries), arguments.dtype)
+    top = jnp.zeros((*heads, queries, top_k), arguments.dtype)
+    received = jnp.zeros((*heads, arguments.key.shape[2]), arguments.dtype)
+    return _Sums(zeros, zeros - jnp.inf, received, top, jnp.full(top.shape, -1, jnp.int32))
+
+
+def _top(top_k: int, now: _Sums, weights: Array, keys: Array) -> tuple[Array, Array]:
+    """The largest of those so far and those of one more tile; of equals the one that comes first."""
+    if top_k == 0:
+        return now.top_weights, now.top_indices
+    candidates = jnp.concatenate([now.top_weights, weights], axis=-1)
+    indices = jnp.concatenate([now.top_indices, jnp.broadcast_to(keys, weights.shape)], axis=-1)
+    top_weights, places = lax.top_k(candidates, top_k)
+    return top_weights, jnp.take_along_axis(indices, places, axis=-1)

@@ -1,0 +1,282 @@
+"""The contract of attention on every path: empty rows, NaN under the mask, transforms, and what must change nothing."""
+
+import functools
+
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import COTANGENT, KEY, QUERY, VALUE, B, N, S, T
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import Mesh, PartitionSpec
+
+import attn
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+IMPLEMENTATIONS = ("dense", "chunked", "chunked_autodiff")
+SCORES = ("scaled_dot", "cosine", "additive", "neg_squared_distance")
+several = settings(max_examples=8, deadline=None, derandomize=True)
+
+
+def attend(implementation, **options):
+    block = None if implementation == "dense" else cases.TILE
+    return functools.partial(attn.attend, implementation=implementation, block=block, **options)
+
+
+def output_and_gradients(function, *inputs):
+    output, pull = jax.vjp(function, *inputs)
+    return output, *pull(jnp.asarray(COTANGENT))
+
+
+@functools.cache
+def _compiled(implementation, static):
+    def run(inputs, arrays):
+        return output_and_gradients(attend(implementation, **dict(static), **arrays), *inputs)
+
+    return jax.jit(run)
+
+
+def compiled(implementation, inputs, arrays, **static):
+    """Output and gradients; `arrays` are arguments of the program, so that new values compile nothing."""
+    return _compiled(implementation, tuple(static.items()))(inputs, {name: jnp.asarray(x) for name, x in arrays.items()})
+
+
+def close(actual, expected, tolerance=2e-6):
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * max(1e-30, float(np.abs(expected).max())))
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_nan_reaches_exactly_the_queries_that_may_attend_to_it(implementation, score):
+    """Key 3 and value 5 are poisoned. Every other output and gradient is that of a zero there."""
+    mask = np.random.default_rng(2).random((B, N, T, S)) < 0.6
+    mask[..., 0] = True
+    mask[:, :, 2:, [3, 5]] = mask[:, :, :2, [1, 6]] = False  # keys 1 and 6 are out of reach of the poison
+    mask[1, :, :, 3] = False  # in example 1 nobody may attend to key 3
+    zero_key, zero_value = KEY.copy(), VALUE.copy()
+    zero_key[:, 3], zero_value[:, 5] = 0, 0
+    for poison in (np.nan, np.inf):
+        bad_key, bad_value = zero_key.copy(), zero_value.copy()
+        bad_key[:, 3], bad_value[:, 5] = poison, poison
+        clean = compiled(implementation, (QUERY, zero_key, zero_value), {"mask": mask}, score=score)
+        poisoned = compiled(implementation, (QUERY, bad_key, bad_value), {"mask": mask}, score=score)
+        sees = np.moveaxis(mask[..., 3] | mask[..., 5], 1, 2)  # [B, T, N]
+        assert 0 < sees.sum() < sees.size
+        if np.isnan(poison):  # an infinite key may score −inf, or tanh(inf) = 1
+            assert np.isnan(np.asarray(poisoned[0])[sees]).all() and np.isnan(np.asarray(poisoned[1])[sees]).all()
+        for index in (0, 1):  # the output and the gradient of the query
+            close(np.asarray(poisoned[index])[~sees], np.asarray(clean[index])[~sees])
+        reached = np.einsum("bnts,btn->bsn", mask, sees).reshape(B, S, cases.K, -1).any(axis=-1)
+        reached[:, [3, 5]] = True
+        for index in (2, 3):
+            close(np.asarray(poisoned[index])[~reached], np.asarray(clean[index])[~reached])
+        assert not np.asarray(poisoned[2])[1, 3].any()  # nobody may attend to it: gradient 0
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_what_no_query_may_attend_to_changes_no_bit(implementation):
+    lengths = {"key_lengths": [4, 0], "query_lengths": [5, 3]}
+    with jax.debug_nans(True):
+        clean = compiled(implementation, (QUERY, KEY, VALUE), lengths)
+        for poison in (np.nan, -np.inf):
+            key, value, query = KEY.copy(), VALUE.copy(), QUERY.copy()
+            key[0, 4:], value[0, 4:], key[1], value[1], query[1, 3:] = (poison,) * 5
+            poisoned = compiled(implementation, (query, key, value), lengths)
+            for before, after in zip(clean, poisoned, strict=True):
+                close(after, before)
+    assert not np.asarray(clean[0])[1].any() and not np.asarray(clean[1])[1].any()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_transforms_compose(implementation):
+    run = attend(implementation, causal="bottom_right")
+    inputs = tuple(map(jnp.asarray, (QUERY, KEY, VALUE)))
+    expected, *gradients = output_and_gradients(run, *inputs)
+    for lifted in (run, jax.jit(run), jax.vmap(run), jax.checkpoint(run)):
+        close(lifted(*inputs), expected)
+    close(jax.lax.scan(lambda _, x: (None, run(*x)), None, inputs)[1], expected)
+    loss = lambda *x: jnp.sum(jax.vmap(run)(*x) * COTANGENT)  # noqa: E731
+    for actual, wanted in zip(jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*inputs), gradients, strict=True):
+        close(actual, wanted, 1e-5)
+    each = jax.vmap(lambda *x: jax.vjp(run, *x[:3])[1](x[3]))(*inputs, jnp.asarray(COTANGENT))
+    for actual, wanted in zip(each, gradients, strict=True):
+        close(actual, wanted, 1e-5)
+
+
+@pytest.mark.parametrize("implementation, axis", [("dense", 0), ("chunked", 0), ("chunked", 2), ("chunked_autodiff", 2)])
+def test_shards_of_the_batch_and_of_the_heads(implementation, axis):
+    """With dropout, whose bits are those of the whole; the key and value heads are sharded with their queries."""
+    options = {"dropout_rate": 0.3, "dropout_rng": cases.RNG, "causal": "top_left"}
+    mesh, spec = Mesh(np.array(jax.devices()[:2]), ("shard",)), PartitionSpec(*[None] * axis, "shard")
+
+    def one_shard(*inputs):
+        index = jax.lax.axis_index("shard")
+        offset = (index, 0) if axis == 0 else (0, index * N // 2)
+        return attend(implementation, dropout_offset=offset, **options)(*inputs)
+
+    sharded = jax.shard_map(one_shard, mesh=mesh, in_specs=(spec,) * 3, out_specs=spec)
+    inputs = tuple(map(jnp.asarray, (QUERY, KEY, VALUE)))
+    for actual, expected in zip(
+        output_and_gradients(sharded, *inputs), output_and_gradients(attend(implementation, **options), *inputs), strict=True
+    ):
+        close(actual, expected, 1e-5)
+
+
+def test_captured_arrays_get_their_gradient_through_a_shard():
+    mesh = Mesh(np.array(jax.devices()[:2]), ("shard",))
+    table = jnp.asarray(cases.random(N, T + S - 1))
+
+    def loss(table, shard):
+        def summed(query, key, value):
+            mod = attn.score_mods.chain(lambda score, b, h, q, k: score + table[h, k - q + T - 1])
+            return jnp.sum(attend("chunked", score_mod=mod)(query, key, value))
+
+        def one_shard(*inputs):
+            return jax.lax.psum(summed(*inputs), "shard")
+
+        spec = PartitionSpec("shard")
+        function = jax.shard_map(one_shard, mesh=mesh, in_specs=(spec,) * 3, out_specs=PartitionSpec()) if shard else summed
+        return function(QUERY, KEY, VALUE)
+
+    whole, sharded = (jax.jit(jax.grad(functools.partial(loss, shard=shard)))(table) for shard in (False, True))
+    assert np.abs(whole).max() > 0
+    close(sharded, whole, 1e-5)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_hessian_vector_products(implementation):
+    inputs = tuple(map(jnp.asarray, (QUERY, KEY, VALUE)))
+
+    def gradient(implementation):
+        run = attend(implementation, causal="top_left", score="cosine")
+        return jax.grad(lambda query: jnp.sum(run(query, *inputs[1:]) ** 2))
+
+    expected = jax.jit(lambda q: jax.jvp(gradient("dense"), (q,), (q[::-1],))[1])(inputs[0])
+    close(jax.jit(lambda q: jax.jvp(gradient(implementation), (q,), (q[::-1],))[1])(inputs[0]), expected, 1e-5)
+    reverse = jax.jit(jax.grad(lambda q: jnp.vdot(gradient(implementation)(q), inputs[0][::-1])))(inputs[0])
+    close(reverse, expected, 1e-5)
+
+
+def test_forward_mode_and_the_name_of_what_has_it():
+    def run(query, implementation):
+        return attend(implementation, causal="top_left")(query, KEY, VALUE)
+
+    tangent = jnp.asarray(QUERY[::-1])
+    expected = jax.jvp(lambda q: run(q, "dense"), (QUERY,), (tangent,))[1]
+    close(jax.jvp(lambda q: run(q, "chunked_autodiff"), (QUERY,), (tangent,))[1], expected, 1e-5)
+    chunked = functools.partial(run, implementation="chunked")
+    for forward in (
+        lambda: jax.jvp(chunked, (QUERY,), (tangent,)),
+        lambda: jax.jit(lambda q: jax.jvp(chunked, (q,), (tangent,))[1])(QUERY),
+        lambda: jax.jacfwd(chunked)(QUERY),
+        lambda: jax.linearize(chunked, QUERY)[1](tangent),
+    ):
+        with pytest.raises(TypeError, match="pass implementation='chunked_autodiff'"):
+            forward()
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from(["scaled_dot", "additive"]), st.booleans())
+@settings(max_examples=6, deadline=None, derandomize=True)
+def test_any_block_size_gives_the_same(queries, keys, score, masked):
+    options = {"score": score, "mask": cases._MASK if masked else None, "dropout_rate": 0.2, "dropout_rng": cases.RNG}
+    chunked = functools.partial(attn.attend, implementation="chunked", block=(queries, keys), **options)
+    actuals = jax.jit(functools.partial(output_and_gradients, chunked))(QUERY, KEY, VALUE)
+    arrays = {"mask": options["mask"]} if masked else {}
+    expected = compiled("dense", (QUERY, KEY, VALUE), {**arrays, "dropout_rng": cases.RNG}, score=score, dropout_rate=0.2)
+    for actual, wanted in zip(actuals, expected, strict=True):
+        close(actual, wanted)
+
+
+@given(st.permutations(range(S)))
+@several
+def test_permuting_keys_values_and_mask_together_changes_nothing(order):
+    for implementation in IMPLEMENTATIONS:
+        whole = compiled(implementation, (QUERY, KEY, VALUE), {"mask": cases._MASK})
+        other = compiled(implementation, (QUERY, KEY[:, order], VALUE[:, order]), {"mask": cases._MASK[..., order]})
+        close(other[0], whole[0])
+        close(other[2], whole[2][:, np.array(order)])
+
+
+@given(st.lists(st.integers(0, S), min_size=B, max_size=B))
+@several
+def test_four_ways_to_say_the_same_mask(lengths):
+    allowed = np.arange(S) < np.array(lengths)[:, None]
+    ways = (
+        {"key_lengths": np.array(lengths)},
+        {"mask": allowed[:, None, None]},
+        {"bias": np.where(allowed, 0, -np.inf).astype(np.float32)[:, None, None]},
+        {"query_segments": np.ones(T, int), "key_segments": allowed.astype(int)},
+    )
+    for implementation in IMPLEMENTATIONS:
+        first, *others = (compiled(implementation, (QUERY, KEY, VALUE), way) for way in ways)
+        for other in others:
+            for actual, expected in zip(other, first, strict=True):
+                close(actual, expected)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _value_gradient(implementation, query, head):
+    run = attend(implementation, mask=cases._MASK)
+    return jax.grad(lambda value: jnp.sum(run(QUERY, KEY, value)[:, query, head]))(jnp.asarray(VALUE))
+
+
+@given(st.integers(0, T - 1), st.integers(0, N - 1))
+@settings(max_examples=9, deadline=None, derandomize=True)
+def test_the_gradients_receptive_field_is_the_mask(query, head):
+    for implementation in IMPLEMENTATIONS:
+        gradient = _value_gradient(implementation, query, head)
+        support = np.any(np.asarray(gradient) != 0, axis=-1)[:, :, head // (N // cases.K)]
+        np.testing.assert_array_equal(support, cases._MASK[:, 0, query])
+
+
+@pytest.mark.parametrize("more", [0, 1, 4])
+def test_more_masked_keys_change_no_output(more):
+    padded = [np.concatenate([x, np.full((B, more, *x.shape[2:]), 9.0, np.float32)], axis=1) for x in (KEY, VALUE)]
+    for implementation in IMPLEMENTATIONS:
+        whole = attend(implementation)(QUERY, KEY, VALUE)
+        close(attend(implementation, key_lengths=np.full(B, S))(QUERY, *padded), whole)
+
+
+@pytest.mark.parametrize("cut", [1, 3])
+def test_decoding_in_pieces_is_one_causal_pass(cut):
+    query, key, value = QUERY, KEY[:, :T], VALUE[:, :T]
+    for implementation in IMPLEMENTATIONS:
+        whole = attend(implementation, causal=True)(query, key, value)
+        piece = attend(implementation, causal=True, query_positions=np.arange(cut, T))(query[:, cut:], key, value)
+        close(piece, whole[:, cut:])
+
+
+def test_grouped_heads_are_repeated_keys():
+    repeated = [np.repeat(x, N // cases.K, axis=2) for x in (KEY, VALUE)]
+    for implementation in IMPLEMENTATIONS:
+        close(attend(implementation)(QUERY, KEY, VALUE), attend(implementation)(QUERY, *repeated))
+
+
+def test_unbatched_and_extra_batch_axes():
+    for implementation in IMPLEMENTATIONS:
+        run = attend(implementation, bias=cases.random(1, N, 1, S))
+        whole = run(QUERY, KEY, VALUE)
+        close(attend(implementation, bias=cases.random(1, N, 1, S)[0])(QUERY[1], KEY[1], VALUE[1]), whole[1])
+        more = [np.stack([x, x + 1, x - 1]) for x in (QUERY, KEY, VALUE)]  # [3, B, ...]
+        extra = attend(implementation, bias=cases.random(1, N, 1, S)[None], key_lengths=np.full((3, B), S))(*more)
+        close(extra[0], whole)
+
+
+def test_the_second_call_with_the_same_shapes_compiles_nothing(caplog):
+    table = jnp.asarray(cases.random(N, T + S - 1))
+
+    def call(shift):
+        moved = table + shift
+        mod = lambda score, b, h, q, k: score + moved[h, k - q + T - 1]  # noqa: E731
+        shifted = jnp.asarray(QUERY) + shift
+        return attn.attend(shifted, KEY, VALUE, score_mod=mod, causal="top_left", score="additive").block_until_ready()
+
+    call(0.5)
+    with jax.log_compiles(True), caplog.at_level("WARNING"):
+        call(0.25)
+    assert not [record.getMessage() for record in caplog.records if "Compiling jit(_run)" in record.getMessage()]
+    with jax.log_compiles(True), caplog.at_level("WARNING"):
+        attn.attend(QUERY[:1], KEY[:1], VALUE[:1], causal="top_left", score="additive")
+    assert [record for record in caplog.records if "Compiling jit(_run)" in record.getMessage()]
