@@ -80,7 +80,7 @@ def choose_block(arguments: Arguments, block: int | tuple[int, int] | None) -> B
     return Block(_largest_divisor(size.batch, room // heads), heads, query, key)
 
 
-def _varying(array: Array) -> frozenset[str]:
+def _varying(array: Array | jax.ShapeDtypeStruct) -> frozenset[str]:
     return jax.typeof(array).manual_axis_type.varying
 
 

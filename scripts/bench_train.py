@@ -14,14 +14,10 @@ compilation cache. The tokens are random: nothing is masked, so a step takes as 
 """
 
 import argparse
-import datetime
 import importlib
 import importlib.util
 import os
-import platform
-import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,10 +31,10 @@ import optax
 from flax import linen as nn
 
 from attn.models.classifier import Classifier, ClassifierConfig
-from experiments import build, commands, report, settings, steps, train
+from experiments import build, commands, report, settings, steps
+from scripts.turns import cells, conditions, time_in_turn
 
 VOCABULARY = 10_000
-WARM_UP = 2  # rounds; in the first everyone compiles
 
 
 class Workload(NamedTuple):
@@ -197,17 +193,6 @@ def _size(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def time_in_turn(step_functions: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """The seconds of each contender's steps: one of each a round, `WARM_UP` rounds more than asked for."""
-    seconds: dict[str, list[float]] = {name: [] for name in step_functions}
-    for _ in range(WARM_UP + rounds):
-        for name, step in step_functions.items():
-            started = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - started)
-    return seconds
-
-
 def bench(name: str, makers: Mapping[str, Callable[[Workload], Contender]], arguments: argparse.Namespace) -> list[list[str]]:
     """The table's rows for a model, one a contender; ValueError where their sizes differ, since then they are not one model."""
     print(f"{name}: {', '.join(makers)}", file=sys.stderr, flush=True)
@@ -220,23 +205,6 @@ def bench(name: str, makers: Mapping[str, Callable[[Workload], Contender]], argu
     return [[name, f"{sizes[c]:,}", c, *cells(seconds[c], seconds["ours"])] for c in contenders]
 
 
-def cells(theirs: Sequence[float], own: Sequence[float]) -> list[str]:
-    """The median time in ms; the median, minimum and maximum over the rounds of theirs / ours; the first step in s."""
-    ratios = [a / b for a, b in zip(theirs[WARM_UP:], own[WARM_UP:], strict=True)]
-    milliseconds = 1e3 * statistics.median(theirs[WARM_UP:])
-    return [f"{milliseconds:.1f}", *(f"{f(ratios):.2f}" for f in (statistics.median, min, max)), f"{theirs[0]:.1f}"]
-
-
-def conditions(arguments: argparse.Namespace) -> str:
-    """What the table depends on, in two lines."""
-    made_by = train.provenance()
-    versions = {"python": platform.python_version(), **made_by["versions"]}
-    versions |= {name: sys.modules[name].__version__ for name in NEEDS["keras-tensorflow"] if sys.modules.get(name)}
-    sizes = f"batch {arguments.batch_size}, {arguments.length} tokens, rounds: {arguments.rounds}"
-    where = f"{made_by['device']}, cores: {len(jax.devices('cpu'))}, commit {made_by['git_commit']}"
-    return f"{datetime.date.today()}, {where}; {sizes}\n" + ", ".join(f"{name} {v}" for name, v in versions.items())
-
-
 def main() -> None:
     arguments = parse(sys.argv[1:])
     commands.use_all_cores()
@@ -244,7 +212,7 @@ def main() -> None:
     missing = {name: [m for m in NEEDS[name] if importlib.util.find_spec(m) is None] for name in arguments.peers}
     makers = {"ours": ours} | {name: PEERS[name] for name in arguments.peers if not missing[name]}
     rows = [row for model in arguments.models for row in bench(model, makers, arguments)]
-    print(conditions(arguments))
+    print(conditions(f"batch {arguments.batch_size}, {arguments.length} tokens", arguments.rounds, NEEDS["keras-tensorflow"]))
     for name, modules in missing.items():
         if modules:
             print(f"{name} is left out: {' and '.join(modules)} not installed (the extra bench has it)")

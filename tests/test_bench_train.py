@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts import bench_train
-from scripts.bench_train import WARM_UP, Contender
+from scripts import bench_train, turns
+from scripts.bench_train import Contender
+from scripts.turns import WARM_UP
 
 TINY = ("--batch_size=4", "--length=8", "--rounds=1")
 WITHOUT_TENSORFLOW = """
@@ -67,14 +68,14 @@ def test_models_of_different_sizes_are_refused():
 
 def test_contenders_take_turns():
     order = []
-    seconds = bench_train.time_in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3)
+    seconds = turns.time_in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3)
     assert order == ["a", "b"] * (WARM_UP + 3)
     assert [len(times) for times in seconds.values()] == [WARM_UP + 3] * 2
 
 
 def test_ratios_are_taken_within_a_round():
     warm_up = [30.0] * WARM_UP
-    cells = bench_train.cells(theirs=[*warm_up, 3.0, 9.0, 4.0], own=[*warm_up, 1.0, 2.0, 8.0])
+    cells = turns.cells(theirs=[*warm_up, 3.0, 9.0, 4.0], own=[*warm_up, 1.0, 2.0, 8.0])
     assert cells == ["4000.0", "3.00", "0.50", "4.50", "30.0"]  # the ratio of the medians is 2
 
 

@@ -1,0 +1,43 @@
+"""Timing several contenders in turn, A B C A B C …, so that what else the machine does meets all of them."""
+
+import datetime
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+
+from experiments import train
+
+WARM_UP = 2  # rounds; in the first everyone compiles
+
+
+def time_in_turn(step_functions: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """The seconds of each contender's steps: one of each a round, `WARM_UP` rounds more than asked for."""
+    seconds: dict[str, list[float]] = {name: [] for name in step_functions}
+    for _ in range(WARM_UP + rounds):
+        for name, step in step_functions.items():
+            started = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def cells(theirs: Sequence[float], own: Sequence[float]) -> list[str]:
+    """The median time in ms; the median, minimum and maximum over the rounds of theirs / ours; the first step in s."""
+    ratios = [a / b for a, b in zip(theirs[WARM_UP:], own[WARM_UP:], strict=True)]
+    milliseconds = 1e3 * statistics.median(theirs[WARM_UP:])
+    return [f"{milliseconds:.1f}", *(f"{f(ratios):.2f}" for f in (statistics.median, min, max)), f"{theirs[0]:.1f}"]
+
+
+def conditions(sizes: str, rounds: int, modules: Sequence[str]) -> str:
+    """What a table depends on, in two lines; the versions of those `modules` that were imported are among it."""
+    made_by = train.provenance()
+    versions = {"python": platform.python_version(), **made_by["versions"]}
+    versions |= {name: sys.modules[name].__version__ for name in modules if sys.modules.get(name)}
+    where = f"{made_by['device']}, cores: {len(jax.devices('cpu'))}, commit {made_by['git_commit']}"
+    return f"{datetime.date.today()}, {where}; {sizes}, rounds: {rounds}\n" + ", ".join(
+        f"{name} {v}" for name, v in versions.items()
+    )
