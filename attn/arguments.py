@@ -48,9 +48,8 @@ class Arguments:
     query_offset: int = dataclasses.field(default=0, metadata=_STATIC)  # position of query 0, where no positions are given
     normalizer: str = dataclasses.field(default="softmax", metadata=_STATIC)
     dropout_rate: float = dataclasses.field(default=0.0, metadata=_STATIC)
-    padded_from: int | None = dataclasses.field(
-        default=None, metadata=_STATIC
-    )  # keys at and after this index are padding of ours
+    # T and S before padding of ours
+    unpadded: tuple[int, int] | None = dataclasses.field(default=None, metadata=_STATIC)
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -63,6 +62,10 @@ class Arguments:
         return self.causal or self.window != (None, None)
 
     @property
+    def keys_are_padded(self) -> bool:
+        return self.unpadded is not None and self.unpadded[1] != self.key.shape[2]
+
+    @property
     def masks_by_array(self) -> bool:
         """Whether what is masked is known only when the program runs."""
         positions = self.banded and (self.query_positions is not None or self.key_positions is not None)
@@ -71,4 +74,4 @@ class Arguments:
 
     @property
     def masked(self) -> bool:
-        return self.masks_by_array or self.banded or self.padded_from is not None
+        return self.masks_by_array or self.banded or self.keys_are_padded

@@ -71,8 +71,7 @@ def start(arguments: Arguments) -> Rows:
 
 def attend_tile(rows: Rows, tile: Arguments, where, allowed, careful) -> Rows:
     """The rows after the keys of one more tile."""
-    scores = tiles.scores(tile, allowed, careful)
-    logits = tiles.mask(tiles.modify(tile, where, scores), allowed)
+    logits = tiles.logits(tile, where, allowed, careful)
     if tile.normalizer == "sigmoid":
         weights, fade = jax.nn.sigmoid(logits), 1
         highest, total = rows.highest, rows.total
@@ -124,7 +123,7 @@ def _backward(block: Block, saved, cotangents):
 
 def _tile_gradients(tile: Arguments, where, allowed, careful, gradient: Array, normalizer: Array, shift: Array):
     scores, pull_scores = gradients.scores_vjp(tile, allowed, careful)
-    logits, pull_logits = gradients.modify_vjp(tile, where, scores)
+    logits, pull_logits = gradients.modify_vjp(tile, where, scores, allowed)
     kept = tiles.kept(tile, where)
     weight_gradient = tiles.contract("bkrts", "bkrtc", gradient, "bksc", tile.value, None, None)
     weight_gradient = weight_gradient if kept is None else weight_gradient * kept
@@ -150,7 +149,13 @@ _attention.defvjp(_forward, _backward)
 
 
 def with_sink(arguments: Arguments, lse: Array) -> Array:
-    return lse if arguments.sink is None else jnp.logaddexp(lse, arguments.sink[:, :, None].astype(lse.dtype))
+    """log(exp(lse) + exp(sink)), −inf where both are; `logaddexp` would have no gradient there."""
+    if arguments.sink is None:
+        return lse
+    sink = arguments.sink[:, :, None].astype(lse.dtype)
+    highest = finite(lax.stop_gradient(jnp.maximum(lse, sink)))
+    total = jnp.exp(lse - highest) + jnp.exp(sink - highest)
+    return jnp.where(total == 0, -jnp.inf, highest + jnp.log(jnp.where(total == 0, 1, total)))
 
 
 def unless_empty(allowed: Allowed | None, compute: Callable[[], T], otherwise: T | None = None) -> T:

@@ -27,6 +27,6 @@ def _weights(arguments: Arguments):
     tile, where = tiles.cut(arguments, Corner(), tiles.whole(arguments))
     allowed = tiles.allowed(arguments, tile, where)
     careful = tiles.careful(arguments)
-    logits = tiles.mask(tiles.modify(tile, where, tiles.scores(tile, allowed, careful)), allowed)
+    logits = tiles.logits(tile, where, allowed, careful)
     sink = None if arguments.sink is None else arguments.sink[:, :, None, None].astype(logits.dtype)
     return normalize(arguments.normalizer, logits, sink), tile, where, allowed, careful

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from attn import chunked, chunked_autodiff, dense, fused, tiles
 from attn.arguments import Arguments
-from attn.prepare import Options, Sizes, prepare
+from attn.prepare import Options, Sizes, as_arrays, prepare
 from attn.reverse_mode import explained
 from attn.scores import Score, nearest
 from attn.shapes import Array, Bias, Key, Mask, Output, Query, Scale, Value, Weights
@@ -118,9 +118,11 @@ def attend(
         dropout_rng=dropout_rng,
         dropout_offset=dropout_offset,
     )
-    query, key, value = jnp.asarray(query), jnp.asarray(key), jnp.asarray(value)
+    query, key, value = as_arrays(query, key, value)
     arguments, sizes = prepare(query, key, value, options)
     choice = _choose(query, key, value, options, arguments, implementation, block)
+    if sizes.nothing:
+        return jnp.zeros((*query.shape[:-1], value.shape[-1]), value.dtype)
     if choice.implementation == "fused":
         spare = tiles.choose_block(arguments, None)
         return fused.attention(query, key, value, options, lambda: _run(arguments, sizes, "chunked", spare))
@@ -128,13 +130,16 @@ def attend(
         return _run(arguments, sizes, choice.implementation, choice.block).astype(value.dtype)
 
 
-def attention_weights(query: Query, key: Key, value: Value | None = None, **options: Any) -> Weights:
+def attention_weights(
+    query: Query, key: Key, value: Value | None = None, *, implementation: Implementation = "auto", **options: Any
+) -> Weights:
     """The weights `[*B, N, T, S]` of `attend` with the same arguments, before dropout; `value` may be left out.
 
     In one piece, O(T · S): a row sums to 1, or to 0 where it has no key, to less where a sink takes its part.
     """
-    query, key = jnp.asarray(query), jnp.asarray(key)
-    arguments, sizes = prepare(query, key, key if value is None else jnp.asarray(value), Options(**options))
+    if implementation not in ("auto", "dense"):
+        raise ValueError(f"implementation={implementation!r} has no weights to return: only 'dense' has")
+    arguments, sizes = prepare(*as_arrays(query, key, key if value is None else value), Options(**options))
     return jax.jit(dense.attention_weights)(arguments).reshape(*sizes.batch, sizes.N, sizes.T, sizes.S)
 
 
@@ -148,7 +153,7 @@ def explain(
     **options: Any,
 ) -> Explanation:
     """Which implementation `attend` would run for the same arguments, and what rules out each of the others."""
-    query, key, value = jnp.asarray(query), jnp.asarray(key), jnp.asarray(value)
+    query, key, value = as_arrays(query, key, value)
     chosen = Options(**options)
     arguments, _ = prepare(query, key, value, chosen)
     return _choose(query, key, value, chosen, arguments, implementation, block)
@@ -167,7 +172,7 @@ def _run(arguments: Arguments, sizes: Sizes, implementation: str, block: Block |
 
 def rows_by_query(output: Array, sizes: Sizes) -> Array:
     """`[B, K, R, T, V]` as `[*B, T, N, V]`."""
-    output = jnp.moveaxis(output.reshape(sizes.B, sizes.N, sizes.T, -1), 1, 2)
+    output = jnp.moveaxis(output.reshape(sizes.B, sizes.N, sizes.T, output.shape[-1]), 1, 2)
     return output.reshape(*sizes.batch, sizes.T, sizes.N, output.shape[-1])
 
 

@@ -91,12 +91,12 @@ def scores_vjp(tile: Arguments, allowed: Allowed | None, careful: Array | None) 
     return jax.vjp(scores, tile.query, tile.key, inexact(tile.score_captured), tile.score_scale)
 
 
-def modify_vjp(tile: Arguments, where: Where, scores: Tile) -> tuple[Tile, Callable[[Tile], tuple]]:
+def modify_vjp(tile: Arguments, where: Where, scores: Tile, allowed: Allowed | None) -> tuple[Tile, Callable[[Tile], tuple]]:
     """The logits, and from their gradient those of the scores, the bias and the captured arrays of score_mod."""
 
     def modify(scores: Tile, bias: Array | None, captured: tuple[Array, ...]) -> Tile:
         changed = dataclasses.replace(tile, bias=bias, score_mod_captured=_merge(tile.score_mod_captured, captured))
-        return tiles.modify(changed, where, scores)
+        return tiles.modify(changed, where, scores, allowed)
 
     return jax.vjp(modify, scores, tile.bias, inexact(tile.score_mod_captured))
 

@@ -35,8 +35,8 @@ def allowed(arguments: Arguments, cut: Arguments, where: Where) -> Allowed | Non
         conditions.append(_queries(where.query[None] < cut.query_lengths[:, None]))
     if cut.key_lengths is not None:
         conditions.append(_keys(where.key[None] < cut.key_lengths[:, None]))
-    if arguments.padded_from is not None:
-        conditions.append(_keys(where.key[None] < arguments.padded_from))
+    if arguments.keys_are_padded:
+        conditions.append(_keys(where.key[None] < arguments.unpadded[1]))
     if cut.query_segments is not None and cut.key_segments is not None:
         conditions.append(_queries(cut.query_segments) == _keys(cut.key_segments))
     if arguments.banded:
@@ -51,7 +51,7 @@ def tiles_in_band(arguments: Arguments, queries: int, keys: int, query_block: in
     """`[n, 2]` int32: (query block, key block) of each tile that causality and the window leave anything of."""
     rows, columns = np.mgrid[: queries // query_block, : keys // key_block].reshape(2, -1)
     kept = np.ones(rows.shape, bool)
-    if arguments.banded and arguments.query_positions is None:
+    if arguments.banded and arguments.query_positions is None and arguments.key_positions is None:
         first_query = rows * query_block + arguments.query_offset
         first_key = columns * key_block
         nearest = [first_key - (first_query + query_block - 1), first_key + key_block - 1 - first_query]  # distances

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from attn import dropout, scores
 from attn.arguments import Arguments
@@ -26,6 +27,11 @@ class Sizes:
     S: int
     N: int
     K: int
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there is no pair of a query and a key."""
+        return 0 in (self.B, self.T, self.S)
 
     @property
     def B(self) -> int:  # noqa: N802
@@ -59,7 +65,12 @@ class Options:
     @property
     def masked(self) -> bool:
         masks = (self.mask, self.query_lengths, self.key_lengths, self.query_segments, self.window, self.mask_mod)
-        return bool(self.causal) or any(mask is not None for mask in masks)
+        return self.causal not in (None, False) or any(mask is not None for mask in masks)
+
+
+def as_arrays(query: Any, key: Any, value: Any) -> tuple[Array, Array, Array]:
+    """Raises ValueError where one of them is no array."""
+    return _array("query", query), _array("key", key), _array("value", value)
 
 
 def prepare(query: Array, key: Array, value: Array, options: Options) -> tuple[Arguments, Sizes]:
@@ -96,15 +107,17 @@ def _sizes(query: Array, key: Array, value: Array) -> Sizes:
     for name, array in {"query": query, "key": key, "value": value}.items():
         if array.ndim < 3 or array.ndim != query.ndim:
             raise ValueError(f"{name} {array.shape} must be [*B, length, heads, head dim], of the rank of query {query.shape}")
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise ValueError(f"{name} is {array.dtype}: it must be floating point")
+        if array.dtype not in (jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64):
+            raise ValueError(f"{name} is {array.dtype}: it must be floating point, of 16, 32 or 64 bits")
         if array.shape[:-3] != query.shape[:-3]:
             raise ValueError(f"{name} {array.shape} and query {query.shape} differ in their batch axes {array.shape[:-3]}")
     if key.shape[:-1] != value.shape[:-1]:
         raise ValueError(f"value {value.shape} and key {key.shape} differ before their last axis: [*B, S, K, V], [*B, S, K, H]")
     *batch, length, heads, _ = query.shape
     keys, key_heads = key.shape[-3:-1]
-    if key_heads == 0 or heads % key_heads:
+    if 0 in (heads, key_heads, query.shape[-1], key.shape[-1]):
+        raise ValueError(f"query {query.shape} and key {key.shape} must have at least one head and one channel")
+    if heads % key_heads:
         raise ValueError(f"query {query.shape} has {heads} heads, no multiple of the {key_heads} heads of key {key.shape}")
     return Sizes(tuple(batch), length, keys, heads, key_heads)
 
@@ -112,10 +125,10 @@ def _sizes(query: Array, key: Array, value: Array) -> Sizes:
 def _scored(query: Array, key: Array, options: Options, dtype: jnp.dtype, sizes: Sizes) -> dict[str, Any]:
     score = scores.resolve(options.score)
     if isinstance(score, Features | Pairwise):
-        score.check(query.shape[-1], key.shape[-1])
-    scale = options.scale
-    if scale is not None and jnp.shape(scale) != ():
-        raise ValueError(f"scale has shape {jnp.shape(scale)}: it must be a scalar")
+        score.check(query.shape[-1], key.shape[-1], sizes.N)
+    scale = options.scale if options.scale is None else _array("scale", options.scale)
+    if scale is not None and (scale.shape != () or jnp.issubdtype(scale.dtype, jnp.complexfloating)):
+        raise ValueError(f"scale has shape {scale.shape} and dtype {scale.dtype}: it must be a real scalar")
     if isinstance(score, Features):
         scale = score.default_scale(query.shape[-1]) if scale is None else scale
         scaled = _features(lambda x: score.query_features(x) * jnp.asarray(scale, dtype), query.astype(dtype), options.masked)
@@ -123,7 +136,9 @@ def _scored(query: Array, key: Array, options: Options, dtype: jnp.dtype, sizes:
             key = _features(score.key_features, key.astype(dtype), options.masked)
         return {"query": _queries_by_head(scaled, sizes), "key": _by_head(key, sizes)}
     vectors = (jax.ShapeDtypeStruct(x.shape[-1:], dtype) for x in (query, key))
-    program, captured, _ = trace("score", score, *vectors)
+    program, captured, result = trace("score", score, *vectors)
+    if not jnp.issubdtype(result.dtype, jnp.floating):
+        raise ValueError(f"score returns {result.dtype}: it must return a floating point score")
     return {
         "query": _queries_by_head(query, sizes),
         "key": _by_head(key, sizes),
@@ -156,7 +171,7 @@ def _pairs(name: str, array: Any, sizes: Sizes) -> Array | None:
     """A bias or mask `[*B, N, T, S]`, each axis full or 1, as `[B|1, K|1, R|1, T|1, S|1]`."""
     if array is None:
         return None
-    array = jnp.asarray(array)
+    array = _array(name, array)
     if name == "mask" and array.dtype != jnp.bool_:
         raise ValueError(f"mask is {array.dtype}: it must be bool, True means may attend; additive terms are bias")
     if name == "bias" and not jnp.issubdtype(array.dtype, jnp.floating):
@@ -188,14 +203,21 @@ def _sequence(name: str, array: Any, sizes: Sizes, length: int) -> Array | None:
     array = _integers(name, array)
     if array.shape not in ((length,), (*sizes.batch, length)):
         raise ValueError(f"{name} {array.shape} must be {(length,)} or {(*sizes.batch, length)}")
-    return array.reshape(-1, length)
+    return array.reshape(array.size // length if length else 1, length)
 
 
 def _integers(name: str, array: Any) -> Array:
-    array = jnp.asarray(array)
+    array = _array(name, array)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(f"{name} is {array.dtype}: it must be integers")
-    return array
+    return array.astype(jnp.int32)  # differences of unsigned or narrow ones would wrap
+
+
+def _array(name: str, array: Any) -> Array:
+    try:
+        return jnp.asarray(array)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}={array!r} is {type(array).__name__}: it must be an array") from None
 
 
 def _segments(options: Options, sizes: Sizes) -> dict[str, Any]:
@@ -212,7 +234,9 @@ def _segments(options: Options, sizes: Sizes) -> dict[str, Any]:
 def _causal(options: Options, sizes: Sizes) -> tuple[bool, int]:
     """Whether it is causal, and the position of query 0 where key 0 has position 0."""
     causal, positions = options.causal, options.query_positions is not None or options.key_positions is not None
-    if causal is None or causal is False:
+    if isinstance(causal, bool | np.bool_) or causal is None:
+        causal = bool(causal)
+    if causal is False:
         return False, 0
     if causal is True:
         if not positions and sizes.T != sizes.S:
@@ -220,6 +244,8 @@ def _causal(options: Options, sizes: Sizes) -> tuple[bool, int]:
                 f"causal=True with T={sizes.T} and S={sizes.S}: name an alignment, {' or '.join(map(repr, ALIGNMENTS))}"
             )
         return True, 0
+    if not isinstance(causal, str):
+        raise ValueError(f"causal={causal!r} must be True, False or an alignment, {' or '.join(map(repr, ALIGNMENTS))}")
     nearest("causal", causal, ALIGNMENTS)
     if positions:
         raise ValueError(f"causal={causal!r} with positions: they say where queries and keys are; pass causal=True")
@@ -246,7 +272,7 @@ def _sink(options: Options, sizes: Sizes) -> Array | None:
         return jnp.zeros((sizes.K, sizes.N // sizes.K)) if options.normalizer == "softmax1" else None
     if options.normalizer not in WITH_SINK:
         raise ValueError(f"sink with normalizer={options.normalizer!r}: only {' and '.join(WITH_SINK)} have one")
-    sink = jnp.asarray(options.sink)
+    sink = _array("sink", options.sink)
     if sink.shape != (sizes.N,) or not jnp.issubdtype(sink.dtype, jnp.floating):
         raise ValueError(f"sink {sink.shape} of {sink.dtype} must be one floating point logit for each head, {(sizes.N,)}")
     return sink.reshape(sizes.K, sizes.N // sizes.K)
@@ -260,14 +286,24 @@ def _dropped(options: Options) -> dict[str, Any]:
         return {}
     if options.dropout_rng is None:
         raise ValueError(f"dropout_rate={rate} needs dropout_rng, a key of jax.random")
+    try:
+        rng = dropout.words(options.dropout_rng)
+    except (TypeError, ValueError):
+        raise ValueError(f"dropout_rng={options.dropout_rng!r} must be one key of jax.random") from None
     offset = options.dropout_offset if isinstance(options.dropout_offset, tuple) else (options.dropout_offset, 0)
-    if len(offset) != 2 or any(jnp.shape(n) != () or not jnp.issubdtype(jnp.result_type(n), jnp.integer) for n in offset):
+    if len(offset) != 2 or not all(map(_is_index, offset)):
         raise ValueError(f"dropout_offset={options.dropout_offset!r} must be an integer, or two of them: (batch, head)")
     return {
-        "rng": dropout.words(options.dropout_rng),
+        "rng": rng,
         "index_offset": jnp.stack([jnp.asarray(n, jnp.int32) for n in offset]),
         "dropout_rate": float(rate),
     }
+
+
+def _is_index(number: Any) -> bool:
+    if isinstance(number, int):
+        return not isinstance(number, bool) and 0 <= number < 2**31
+    return hasattr(number, "dtype") and number.shape == () and jnp.issubdtype(number.dtype, jnp.integer)
 
 
 def _modified(options: Options, dtype: jnp.dtype) -> dict[str, Any]:

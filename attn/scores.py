@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from attn.shapes import Array, Scale
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Features:
     """score(q, k) = query_features(q) · key_features(k)."""
 
@@ -31,13 +31,13 @@ class Features:
         """What `scale=None` means, for a query of `head_dim`."""
         return 1.0
 
-    def check(self, query_dim: int, key_dim: int) -> None:
-        """Raises ValueError, one line, where vectors of these sizes cannot be scored."""
+    def check(self, query_dim: int, key_dim: int, heads: int) -> None:
+        """Raises ValueError, one line, where vectors of these sizes cannot be scored with these parameters."""
         if query_dim != key_dim:
             raise ValueError(f"query head dim {query_dim} and key head dim {key_dim} differ: {_name(self)} needs them equal")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Pairwise:
     """score(q, k) of one query and one key vector, `[H]` and `[H]` to a scalar."""
 
@@ -74,6 +74,10 @@ class Cosine(Features):
 
     temperature: Scale | Array = 1.0
 
+    def check(self, query_dim: int, key_dim: int, heads: int) -> None:
+        super().check(query_dim, key_dim, heads)
+        _check_shape("cosine temperature", self.temperature, (), (heads,))
+
     def query_features(self, query: Array) -> Array:
         return _unit(query) / jnp.asarray(self.temperature, query.dtype)[..., None]
 
@@ -90,11 +94,11 @@ class Bilinear(Features):
     def query_features(self, query: Array) -> Array:
         return query if self.matrix is None else query @ jnp.asarray(self.matrix, query.dtype)
 
-    def check(self, query_dim: int, key_dim: int) -> None:
+    def check(self, query_dim: int, key_dim: int, heads: int) -> None:
         if self.matrix is None:
-            super().check(query_dim, key_dim)
-        elif self.matrix.shape != (query_dim, key_dim):
-            raise ValueError(f"bilinear matrix {self.matrix.shape} must be {(query_dim, key_dim)}, query by key head dim")
+            super().check(query_dim, key_dim, heads)
+        else:
+            _check_shape("bilinear matrix", self.matrix, (query_dim, key_dim))
 
 
 @_parameters
@@ -111,10 +115,10 @@ class Additive(Pairwise):
         hidden = jnp.tanh(_times(self.scale, query + key))
         return jnp.sum(hidden if self.vector is None else hidden * jnp.asarray(self.vector, hidden.dtype))
 
-    def check(self, query_dim: int, key_dim: int) -> None:
-        super().check(query_dim, key_dim)
-        if self.vector is not None and jnp.shape(self.vector) != (query_dim,):
-            raise ValueError(f"additive vector {jnp.shape(self.vector)} must be {(query_dim,)}, the head dim")
+    def check(self, query_dim: int, key_dim: int, heads: int) -> None:
+        super().check(query_dim, key_dim, heads)
+        _check_shape("additive vector", self.vector, (query_dim,))
+        _check_shape("additive scale", self.scale, ())
 
 
 @_parameters
@@ -123,6 +127,11 @@ class Concat(Pairwise):
 
     weight: Scale = 1.0
     scale: Scale | None = None
+
+    def check(self, query_dim: int, key_dim: int, heads: int) -> None:
+        super().check(query_dim, key_dim, heads)
+        _check_shape("concat weight", self.weight, ())
+        _check_shape("concat scale", self.scale, ())
 
     def __call__(self, query: Array, key: Array) -> Array:
         return jnp.asarray(self.weight, query.dtype) * jnp.sum(jnp.tanh(_times(self.scale, query + key)))
@@ -156,6 +165,8 @@ def resolve(score: Score) -> Features | Callable[[Array, Array], Any]:
     Raises:
       ValueError: an unknown name, with the nearest; or neither name, score nor function.
     """
+    if isinstance(score, type):
+        raise ValueError(f"score={score.__name__} is a class: pass its name, or a score made with its parameters")
     if isinstance(score, str):
         return NAMES[nearest("score", score, NAMES)]()
     if not isinstance(score, Features) and not callable(score):
@@ -165,11 +176,22 @@ def resolve(score: Score) -> Features | Callable[[Array, Array], Any]:
 
 def nearest(field: str, name: str, names: Any) -> str:
     """`name` where it is one of `names`, else a ValueError with the nearest."""
-    if name in names:
+    if isinstance(name, str) and name in names:
         return name
-    close = difflib.get_close_matches(name, list(names), n=1)
+    close = [] if not isinstance(name, str) else difflib.get_close_matches(name, list(names), n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ValueError(f"{field}={name!r} is none of {list(names)}{hint}")
+
+
+def _check_shape(field: str, parameter: Any, *shapes: tuple[int, ...]) -> None:
+    if parameter is None:
+        return
+    try:
+        shape = jnp.asarray(parameter).shape
+    except (TypeError, ValueError):
+        raise ValueError(f"{field}={parameter!r} must be a number or an array") from None
+    if shape not in shapes:
+        raise ValueError(f"{field} {shape} must be {' or '.join(map(str, shapes))}")
 
 
 def _unit(x: Array) -> Array:

@@ -15,7 +15,7 @@ from jax import lax
 from attn import chunked, tiles
 from attn.arguments import Arguments
 from attn.normalizers import WITH_SINK, finite
-from attn.prepare import Options, Sizes, prepare
+from attn.prepare import Options, Sizes, as_arrays, prepare
 from attn.shapes import Array, Key, Output, Query, Rows, Value
 from attn.tiles import Block, Corner
 
@@ -60,12 +60,13 @@ def attention_statistics(
     Raises:
       ValueError: one line with the argument, its value and the rule; also for a normaliser that is no softmax.
     """
-    query, key = jnp.asarray(query), jnp.asarray(key)
-    arguments, sizes = prepare(query, key, key if value is None else jnp.asarray(value), Options(**options))
+    arguments, sizes = prepare(*as_arrays(query, key, key if value is None else value), Options(**options))
     if arguments.normalizer not in WITH_SINK:
         raise ValueError(f"normalizer={arguments.normalizer!r} has no statistics: only {' and '.join(WITH_SINK)} have")
     if type(top_k) is not int or not 0 <= top_k <= sizes.S:
         raise ValueError(f"top_k={top_k!r} must be an int from 0 to the number of keys, {sizes.S}")
+    if sizes.nothing:
+        return _nothing_said(sizes, top_k, arguments.dtype)
     undropped = dataclasses.replace(arguments, rng=None, index_offset=None, dropout_rate=0.0, value=arguments.value[..., :0])
     return _statistics(undropped, sizes, top_k, tiles.choose_block(undropped, block))
 
@@ -104,6 +105,12 @@ def merge_attention(
     return merged.astype(outputs[0].dtype)
 
 
+def _nothing_said(sizes: Sizes, top_k: int, dtype: jnp.dtype) -> Statistics:
+    rows = (*sizes.batch, sizes.N, sizes.T)
+    lowest, zeros, top = jnp.full(rows, -jnp.inf, dtype), jnp.zeros(rows, dtype), jnp.zeros((*rows, top_k), dtype)
+    return Statistics(lowest, zeros, lowest, jnp.zeros((*rows[:-1], sizes.S), dtype), top, jnp.full(top.shape, -1, jnp.int32))
+
+
 @functools.partial(jax.jit, static_argnames=("sizes", "top_k", "block"))
 def _statistics(arguments: Arguments, sizes: Sizes, top_k: int, block: Block) -> Statistics:
     _, lse = chunked.attention(arguments, block)
@@ -115,7 +122,7 @@ def _statistics(arguments: Arguments, sizes: Sizes, top_k: int, block: Block) ->
     def visit(sums: _Sums, corner: Corner) -> _Sums:
         tile, where = tiles.cut(padded, corner, block)
         allowed = tiles.allowed(padded, tile, where)
-        logits = tiles.mask(tiles.modify(tile, where, tiles.scores(tile, allowed, careful)), allowed)
+        logits = tiles.logits(tile, where, allowed, careful)
         total = tiles.part(normalizer, "bkrt", corner, block)[..., None]
         weights = jnp.where((where.query < sizes.T)[:, None], jnp.exp(logits - finite(total)), 0)
         weights = weights if allowed is None else jnp.where(allowed, weights, 0)

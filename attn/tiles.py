@@ -117,19 +117,22 @@ def vary(tree: Any, like: Any) -> Any:
 
 
 def pad(arguments: Arguments, block: Block) -> Arguments:
-    """Queries and keys up to a multiple of the block's. Nobody attends to a padded key."""
+    """Queries and keys up to a multiple of the block's, with copies of the last. Nobody attends to a padded key.
+
+    Copies, since a score or score_mod may have no finite gradient at zeros or outside of its table.
+    """
     size = whole(arguments)
     more = {"t": -size.query % block.query, "s": -size.key % block.key}
 
     def padded(array: Array, axes: str) -> Array:
         full = {"t": size.query, "s": size.key}
         ends = [(0, more[axis] if full.get(axis) == n and n > 1 else 0) for axis, n in zip(axes, array.shape, strict=False)]
-        return jnp.pad(array, [*ends, *((0, 0) for _ in array.shape[len(axes) :])])
+        return jnp.pad(array, [*ends, *((0, 0) for _ in array.shape[len(axes) :])], mode="edge")
 
     if not any(more.values()):
         return arguments
     arrays = {name: padded(array, axes) for name, axes in _AXES.items() if (array := getattr(arguments, name)) is not None}
-    return dataclasses.replace(arguments, **arrays, padded_from=size.key if more["s"] else None)
+    return dataclasses.replace(arguments, **arrays, unpadded=(size.query, size.key))
 
 
 def cut(arguments: Arguments, corner: Corner, block: Block) -> tuple[Arguments, Where]:
@@ -145,13 +148,14 @@ def cut(arguments: Arguments, corner: Corner, block: Block) -> tuple[Arguments, 
     repeats = arguments.query.shape[2]
     query = corner.query + jnp.arange(block.query, dtype=jnp.int32)
     key = corner.key + jnp.arange(block.key, dtype=jnp.int32)
+    queries, keys = arguments.unpadded or (arguments.query.shape[3], arguments.key.shape[2])
     where = Where(
         batch=corner.batch + jnp.arange(block.batch, dtype=jnp.int32),
         head=(corner.heads * repeats + jnp.arange(block.heads * repeats, dtype=jnp.int32)).reshape(block.heads, repeats),
         query=query,
         key=key,
-        query_position=parts.get("query_positions", query[None] + arguments.query_offset),
-        key_position=parts.get("key_positions", key[None]),
+        query_position=parts.get("query_positions", jnp.minimum(query, queries - 1)[None] + arguments.query_offset),
+        key_position=parts.get("key_positions", jnp.minimum(key, keys - 1)[None]),
     )
     return dataclasses.replace(arguments, **parts), where
 
@@ -178,15 +182,21 @@ def scores(tile: Arguments, allowed: Allowed | None, careful: Array | None) -> T
     return result if tile.score_scale is None else result * tile.score_scale.astype(tile.dtype)
 
 
-def modify(tile: Arguments, where: Where, scores: Tile) -> Tile:
+def modify(tile: Arguments, where: Where, scores: Tile, allowed: Allowed | None) -> Tile:
     """score_mod, then the bias."""
     if tile.score_mod is not None:
+        scores = scores if allowed is None else jnp.where(allowed, scores, 0)  # what is masked may be NaN, and its slope too
         scores = at_places(tile.score_mod, tile.score_mod_captured, where, scores).astype(scores.dtype)
     return scores if tile.bias is None else scores + tile.bias
 
 
 def mask(logits: Tile, allowed: Allowed | None) -> Tile:
     return logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
+
+
+def logits(tile: Arguments, where: Where, allowed: Allowed | None, careful: Array | None) -> Tile:
+    """What the normaliser gets: −inf where masked."""
+    return mask(modify(tile, where, scores(tile, allowed, careful), allowed), allowed)
 
 
 def kept(tile: Arguments, where: Where) -> Array | None:

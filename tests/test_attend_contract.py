@@ -280,3 +280,84 @@ def test_the_second_call_with_the_same_shapes_compiles_nothing(caplog):
     with jax.log_compiles(True), caplog.at_level("WARNING"):
         attn.attend(QUERY[:1], KEY[:1], VALUE[:1], causal="top_left", score="additive")
     assert [record for record in caplog.records if "Compiling jit(_run)" in record.getMessage()]
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_no_query_or_no_key_is_no_error(implementation):
+    for queries, keys in ((0, S), (T, 0)):
+        inputs = (QUERY[:, :queries], KEY[:, :keys], VALUE[:, :keys])
+        output, pull = jax.vjp(attend(implementation, key_positions=np.arange(keys)), *inputs)
+        assert output.shape == (B, queries, N, VALUE.shape[-1]) and not np.asarray(output).any()
+        assert not any(np.asarray(gradient).any() for gradient in pull(output))
+    assert np.all(attn.attention_statistics(QUERY, KEY[:, :0], top_k=0).lse == -np.inf)
+
+
+def test_scores_of_one_class_do_not_share_their_parameters():
+    one, three = attn.scores.additive(jnp.ones(3)), attn.scores.additive(jnp.full(3, 3.0))
+    expected = attn.attend(QUERY, KEY, VALUE, score=lambda q, k: 3 * jnp.sum(jnp.tanh(q + k)))
+    assert np.abs(attn.attend(QUERY, KEY, VALUE, score=one) - expected).max() > 0.1
+    close(attn.attend(QUERY, KEY, VALUE, score=three), expected)
+
+
+def test_what_a_function_captured_is_never_stale():
+    """Captured anew by the same function, inside of a compiled one, and in a derivative rule that is not printed."""
+    table = [jnp.zeros(N)]
+    again = lambda score, b, h, q, k: score * (1 + table[0][h])  # noqa: E731
+    rules = []
+    for factor in (0.0, 2.0):
+        table[0] = jnp.full(N, factor)
+        position = jnp.arange(S) * factor
+        inside = jax.jit(lambda score, b, h, q, k, position=position: score + position[k])
+        close(attn.attend(QUERY, KEY, VALUE, score_mod=again), attn.attend(QUERY, KEY, VALUE, scale=(1 + factor) / 3**0.5))
+        close(attn.attend(QUERY, KEY, VALUE, score_mod=inside), attn.attend(QUERY, KEY, VALUE, bias=position[None, None, None]))
+        rule = jax.custom_vjp(lambda score: score * 2)
+        rule.defvjp(lambda score: (score * 2, None), lambda _, g, factor=factor: (g * factor,))
+        mod = lambda score, b, h, q, k, rule=rule: rule(score)  # noqa: E731
+        rules.append(jax.grad(lambda query, mod=mod: jnp.sum(attn.attend(query, KEY, VALUE, score_mod=mod) ** 2))(QUERY))
+    assert not np.asarray(rules[0]).any() and np.asarray(rules[1]).any()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint32"])
+def test_positions_of_any_integer_type(dtype):
+    query, key = (positions.astype(dtype) for positions in cases.POSITIONS)
+    mod = attn.score_mods.alibi(N)
+    options = {"causal": True, "score_mod": mod}
+    expected = attn.attend(QUERY, KEY, VALUE, query_positions=cases.POSITIONS[0], key_positions=cases.POSITIONS[1], **options)
+    close(attn.attend(QUERY, KEY, VALUE, query_positions=query, key_positions=key, **options), expected)
+
+
+def test_positions_of_the_keys_alone():
+    backwards = np.arange(S)[::-1]
+    whole = attend("dense", causal=True, key_positions=backwards)(QUERY, KEY, VALUE)
+    for implementation in IMPLEMENTATIONS[1:]:
+        close(attend(implementation, causal=True, key_positions=backwards)(QUERY, KEY, VALUE), whole)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_the_padding_of_tiles_is_never_seen(implementation):
+    """Scores and score_mods without a finite value or gradient at zero vectors or outside of their table."""
+    options = {
+        "score": lambda q, k: q @ k / jnp.linalg.norm(q) / jnp.linalg.norm(k),
+        "score_mod": lambda score, b, h, q, k: score * jnp.sqrt(T - q) * jnp.sqrt(S - k),
+    }
+    for gradient in output_and_gradients(attend(implementation, **options), QUERY, KEY, VALUE):
+        assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_masked_nan_does_not_leak_into_what_a_score_mod_captured(implementation):
+    key = KEY.copy()
+    key[:, 4:] = np.nan
+
+    def loss(factor, key):
+        mod = lambda score, b, h, q, k: score * factor  # noqa: E731
+        return jnp.sum(attend(implementation, score_mod=mod, key_lengths=np.array([4, 3]))(QUERY, key, VALUE) ** 2)
+
+    assert jax.grad(loss)(1.5, key) == pytest.approx(float(jax.grad(loss)(1.5, KEY)), rel=1e-5)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_sink_of_minus_infinity_is_no_sink(implementation):
+    run = lambda sink: attend(implementation, sink=sink, key_lengths=np.array([0, 4]))(QUERY, KEY, VALUE)  # noqa: E731
+    close(run(jnp.full(N, -jnp.inf)), attend(implementation, key_lengths=np.array([0, 4]))(QUERY, KEY, VALUE))
+    assert np.isfinite(jax.grad(lambda sink: jnp.sum(run(sink)))(jnp.full(N, -jnp.inf))).all()
