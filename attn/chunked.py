@@ -55,7 +55,7 @@ def _forward(block: Block, arguments: Arguments):
         tile, where = tiles.cut(arguments, corner, block)
         allowed = tiles.allowed(arguments, tile, where)
         state = Rows(*(tiles.part(x, "bkrt", corner, block) for x in rows))
-        state = unless_empty(allowed, lambda: attend_tile(state, tile, where, allowed, careful), state)
+        state = unless_empty(_known_late(arguments, allowed), lambda: attend_tile(state, tile, where, allowed, careful), state)
         return Rows(*(tiles.put(x, "bkrt", corner, update) for x, update in zip(rows, state, strict=True)))
 
     output, lse = finish(arguments, each_tile(arguments, block, visit, start(arguments)))
@@ -111,7 +111,7 @@ def _backward(block: Block, saved, cotangents):
         tile, where = tiles.cut(arguments, corner, block)
         allowed = tiles.allowed(arguments, tile, where)
         rows = [tiles.part(x, "bkrt", corner, block) for x in (gradient, normalizer, shift)]
-        update = unless_empty(allowed, lambda: _tile_gradients(tile, where, allowed, careful, *rows))
+        update = unless_empty(_known_late(arguments, allowed), lambda: _tile_gradients(tile, where, allowed, careful, *rows))
         return gradients.add(sums, update, corner, block)
 
     sums = each_tile(arguments, block, visit, zeros)
@@ -166,6 +166,11 @@ def unless_empty(allowed: Allowed | None, compute: Callable[[], T], otherwise: T
         shapes = jax.eval_shape(compute)
         otherwise = tiles.vary(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), shapes)
     return lax.cond(jnp.any(allowed), compute, lambda: otherwise)
+
+
+def _known_late(arguments: Arguments, allowed: Allowed | None) -> Allowed | None:
+    """The mask, where it may empty a tile: what positions alone empty is not in the list of tiles."""
+    return allowed if arguments.masks_by_array else None
 
 
 def each_tile(arguments: Arguments, block: Block, visit: Callable[[T, Corner], T], state: T) -> T:

@@ -35,7 +35,7 @@ def allowed(arguments: Arguments, cut: Arguments, where: Where) -> Allowed | Non
         conditions.append(_queries(where.query[None] < cut.query_lengths[:, None]))
     if cut.key_lengths is not None:
         conditions.append(_keys(where.key[None] < cut.key_lengths[:, None]))
-    if arguments.keys_are_padded:
+    if arguments.unpadded is not None and arguments.keys_are_padded:
         conditions.append(_keys(where.key[None] < arguments.unpadded[1]))
     if cut.query_segments is not None and cut.key_segments is not None:
         conditions.append(_queries(cut.query_segments) == _keys(cut.key_segments))

@@ -62,9 +62,18 @@ def errors(name: str, implementation: str, dtype: str) -> tuple[float, float]:
     return relative(output, expected.output), worst
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("name", CASES)
+# Compiling is what takes the time, and chunked_autodiff rounds like chunked: in float32 it is tried on a few cases alone.
+IN_FLOAT32 = {"plain", "additive", "score_mod", "sink", "sigmoid"}
+RUNS = [
+    (name, implementation, dtype)
+    for name in CASES
+    for implementation in IMPLEMENTATIONS
+    for dtype in TOLERANCES
+    if (implementation, dtype) != ("chunked_autodiff", "float32") or name in IN_FLOAT32
+]
+
+
+@pytest.mark.parametrize("name, implementation, dtype", RUNS)
 def test_values_and_gradients_are_the_oracles(name, implementation, dtype):
     case = CASES[name]
     if case.dense_alone and implementation != "dense":

@@ -105,7 +105,7 @@ def test_transforms_compose(implementation):
         close(actual, wanted, 1e-5)
 
 
-@pytest.mark.parametrize("implementation, axis", [("dense", 0), ("chunked", 0), ("chunked", 2), ("chunked_autodiff", 2)])
+@pytest.mark.parametrize("implementation, axis", [("dense", 0), ("chunked", 2), ("chunked_autodiff", 0)])
 def test_shards_of_the_batch_and_of_the_heads(implementation, axis):
     """With dropout, whose bits are those of the whole; the key and value heads are sharded with their queries."""
     options = {"dropout_rate": 0.3, "dropout_rng": cases.RNG, "causal": "top_left"}
@@ -209,7 +209,7 @@ def test_four_ways_to_say_the_same_mask(lengths):
         {"bias": np.where(allowed, 0, -np.inf).astype(np.float32)[:, None, None]},
         {"query_segments": np.ones(T, int), "key_segments": allowed.astype(int)},
     )
-    for implementation in IMPLEMENTATIONS:
+    for implementation in ("dense", "chunked"):
         first, *others = (compiled(implementation, (QUERY, KEY, VALUE), way) for way in ways)
         for other in others:
             for actual, expected in zip(other, first, strict=True):

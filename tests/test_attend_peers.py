@@ -1,5 +1,6 @@
 """`attn.attend` on other libraries' own ground: JAX's and Flax's attention here, PyTorch's in the extra `peers`."""
 
+import importlib
 import warnings
 
 import cases
@@ -91,8 +92,7 @@ def test_torch_scaled_dot_product_attention(implementation, name):
 def test_torch_flex_attention_with_the_same_score_mod():
     """Values alone: on a CPU it has no backward pass."""
     torch = pytest.importorskip("torch", reason="needs the extra peers: make test EXTRAS=peers")
-    from torch.nn.attention.flex_attention import flex_attention
-
+    flex_attention = importlib.import_module("torch.nn.attention.flex_attention").flex_attention
     slopes = torch.from_numpy(score_mods.alibi_slopes(N).astype(np.float32))
 
     def alibi(score, batch, head, query, key):
