@@ -10,7 +10,7 @@ test: .venv/with-$(if $(EXTRAS),test$(comma)$(EXTRAS),test)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m pyright
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --maxprocesses=4 --dist=worksteal
 
 reproduce: .venv/with-experiments
 	$(RUN) -m experiments reproduce --workdir=runs/reproduce

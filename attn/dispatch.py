@@ -185,8 +185,11 @@ def _choose(query, key, value, options: Options, arguments: Arguments, implement
         "dense": None,
     }
     if implementation == "auto":
-        slower = {"chunked_autodiff": "'chunked' is the same and faster; it is for forward mode, jax.jvp and jax.jacfwd"}
-        implementation = next(name for name in IMPLEMENTATIONS if refusals[name] is None and name not in slower)
+        slower = {
+            "chunked_autodiff": "'chunked' is the same and faster; it is for forward mode, jax.jvp and jax.jacfwd",
+            "dense": "it would keep all T × S weights, which is slower too",
+        }
+        implementation = next(name for name in IMPLEMENTATIONS if refusals[name] is None and name != "chunked_autodiff")
         others = {name: refusals[name] or slower.get(name) or f"{implementation!r} is before it" for name in IMPLEMENTATIONS}
     else:
         if (why := refusals[implementation]) is not None:

@@ -3,7 +3,7 @@
 Every example is a function of its own: `jax.vmap` lifts the loss of one review, with a dropout key folded from (seed, step,
 index in the global batch). So the numbers do not depend on how a batch is cut, and on a CPU it is cut twice: over one
 virtual device a core (`shard_map`), and on each into microbatches whose attention weights stay in the cache (`lax.scan`).
-Together with `attn.dense_vjp` that is worth a factor of four to seven over one `jit` of the whole batch; see
+Together with the chunked kernel of `attn.attend` that is worth a factor of four to seven over one `jit` of the whole batch; see
 `scripts/bench_train.py`.
 """
 
