@@ -34,7 +34,7 @@ def attention(arguments: Arguments, block: Block) -> tuple[Array, Array]:
         corner = Corner(query=first_query)
         rows = Rows(*(tiles.part(x, "bkrt", corner, in_piece) for x in tiles.vary(start(padded), padded)))
         rows, _ = lax.scan(jax.checkpoint(visit), rows, jnp.arange(0, size.key, block.key, dtype=jnp.int32))
-        return finish(padded, rows)
+        return finish(padded, rows)[:2]
 
     output, lse = lax.map(of_queries, jnp.arange(0, size.query, block.query, dtype=jnp.int32))
     output, lse = (jnp.moveaxis(x, 0, 3).reshape(*x.shape[1:4], size.query, *x.shape[5:]) for x in (output, lse))

@@ -18,7 +18,7 @@ OPTIONAL = ("steps_per_call", "data.dir", "data.vocabulary_size", "data.max_leng
 FLAGS = ("model.learned_positions", "model.mask_padding")
 NUMBERS = ("learning_rate", "model.dropout_rate")
 NAMES = ("data.name", "model.body")
-INTEGERS = tuple(settings.RULES.keys() - {*FLAGS, *NUMBERS, *NAMES, "data.dir", "model.output_dims"})
+INTEGERS = tuple(sorted(settings.RULES.keys() - {*FLAGS, *NUMBERS, *NAMES, "data.dir", "model.output_dims"}))
 LONG = "x" * 3_000
 
 # As typed; then as Python values, which a page could give.
