@@ -66,7 +66,9 @@ def _forward(block: Block, arguments: Arguments):
         tile, where = tiles.cut(arguments, corner, block)
         allowed = tiles.allowed(arguments, tile, where)
         state = Rows(*(tiles.part(x, "bkrt", corner, block) for x in rows))
-        state = unless_empty(_known_late(arguments, allowed), lambda: attend_tile(state, tile, where, allowed, careful), state)
+        state = unless_empty(
+            _known_late(arguments, allowed, block), lambda: attend_tile(state, tile, where, allowed, careful), state
+        )
         return Rows(*(tiles.put(x, "bkrt", corner, update) for x, update in zip(rows, state, strict=True)))
 
     output, lse, norm = finish(arguments, each_tile(arguments, block, visit, start(arguments)))
@@ -129,7 +131,9 @@ def _backward(block: Block, saved, cotangents):
         tile, where = tiles.cut(arguments, corner, block)
         allowed = tiles.allowed(arguments, tile, where)
         rows = [tiles.part(x, "bkrt", corner, block) for x in (gradient, norm.highest, shift)]
-        update = unless_empty(_known_late(arguments, allowed), lambda: _tile_gradients(tile, where, allowed, careful, *rows))
+        update = unless_empty(
+            _known_late(arguments, allowed, block), lambda: _tile_gradients(tile, where, allowed, careful, *rows)
+        )
         return gradients.add(sums, update, corner, block)
 
     sums = each_tile(arguments, block, visit, zeros)
@@ -190,9 +194,9 @@ def unless_empty(allowed: Allowed | None, compute: Callable[[], T], otherwise: T
     return lax.cond(jnp.any(allowed), compute, lambda: otherwise)
 
 
-def _known_late(arguments: Arguments, allowed: Allowed | None) -> Allowed | None:
-    """The mask, where it may empty a tile: what positions alone empty is not in the list of tiles."""
-    return allowed if arguments.masks_by_array else None
+def _known_late(arguments: Arguments, allowed: Allowed | None, block: Block) -> Allowed | None:
+    """The mask, where it may empty one of several tiles: what positions alone empty is not in the list of tiles."""
+    return allowed if arguments.masks_by_array and block != tiles.whole(arguments) else None
 
 
 def each_tile(arguments: Arguments, block: Block, visit: Callable[[T, Corner], T], state: T) -> T:
@@ -211,4 +215,6 @@ def each_tile(arguments: Arguments, block: Block, visit: Callable[[T, Corner], T
         return visit(state, corner), None
 
     state = tiles.vary(state, arguments)
+    if groups * len(pairs) == 1:  # a loop of one keeps XLA from fusing across it
+        return visit(state, Corner())
     return lax.scan(step, state, jnp.arange(groups * len(pairs), dtype=jnp.int32))[0]
