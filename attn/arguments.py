@@ -43,7 +43,7 @@ class Arguments:
     )  # of one query and one key vector; None is their inner product
     score_mod: Program | None = dataclasses.field(default=None, metadata=_STATIC)
     mask_mod: Program | None = dataclasses.field(default=None, metadata=_STATIC)
-    causal: bool = dataclasses.field(default=False, metadata=_STATIC)
+    # Inclusive, None is open; causality is a right side of 0.
     window: tuple[int | None, int | None] = dataclasses.field(default=(None, None), metadata=_STATIC)
     query_offset: int = dataclasses.field(default=0, metadata=_STATIC)  # position of query 0, where no positions are given
     normalizer: str = dataclasses.field(default="softmax", metadata=_STATIC)
@@ -57,9 +57,14 @@ class Arguments:
         return jnp.result_type(self.query, self.key, self.value, jnp.float32)
 
     @property
+    def positioned(self) -> bool:
+        """Whether positions are given; else they are the indices."""
+        return self.query_positions is not None or self.key_positions is not None
+
+    @property
     def banded(self) -> bool:
         """Whether positions decide who may attend."""
-        return self.causal or self.window != (None, None)
+        return self.window != (None, None)
 
     @property
     def keys_are_padded(self) -> bool:
@@ -68,7 +73,7 @@ class Arguments:
     @property
     def masks_by_array(self) -> bool:
         """Whether what is masked is known only when the program runs."""
-        positions = self.banded and (self.query_positions is not None or self.key_positions is not None)
+        positions = self.banded and self.positioned
         arrays = (self.mask, self.query_lengths, self.key_lengths, self.query_segments)
         return positions or self.mask_mod is not None or any(array is not None for array in arrays)
 

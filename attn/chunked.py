@@ -64,7 +64,7 @@ def _forward(block: Block, arguments: Arguments):
 
     def visit(rows: Rows, corner: Corner) -> Rows:
         tile, where = tiles.cut(arguments, corner, block)
-        allowed = tiles.allowed(arguments, tile, where)
+        allowed = masks.allowed(arguments, tile, where)
         state = Rows(*(tiles.part(x, "bkrt", corner, block) for x in rows))
         state = unless_empty(
             _known_late(arguments, allowed, block), lambda: attend_tile(state, tile, where, allowed, careful), state
@@ -129,7 +129,7 @@ def _backward(block: Block, saved, cotangents):
 
     def visit(sums: gradients.Gradients, corner: Corner) -> gradients.Gradients:
         tile, where = tiles.cut(arguments, corner, block)
-        allowed = tiles.allowed(arguments, tile, where)
+        allowed = masks.allowed(arguments, tile, where)
         rows = [tiles.part(x, "bkrt", corner, block) for x in (gradient, norm.highest, shift)]
         update = unless_empty(
             _known_late(arguments, allowed, block), lambda: _tile_gradients(tile, where, allowed, careful, *rows)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn import tiles
+from attn import masks, tiles
 from attn.arguments import Arguments
 from attn.chunked import Rows, attend_tile, finish, start, unless_empty
 from attn.shapes import Array
@@ -28,7 +28,7 @@ def attention(arguments: Arguments, block: Block) -> tuple[Array, Array]:
     def of_queries(first_query: Array) -> tuple[Array, Array]:
         def visit(rows: Rows, first_key: Array) -> tuple[Rows, None]:
             tile, where = tiles.cut(padded, Corner(query=first_query, key=first_key), in_piece)
-            allowed = tiles.allowed(padded, tile, where)
+            allowed = masks.allowed(padded, tile, where)
             return unless_empty(allowed, lambda: attend_tile(rows, tile, where, allowed, careful), rows), None
 
         corner = Corner(query=first_query)

@@ -4,7 +4,7 @@ normalize(score(q, k) …) v, as in Vaswani et al. 2017, section 3.2.1. Plain `j
 memory is O(T · S).
 """
 
-from attn import tiles
+from attn import masks, tiles
 from attn.arguments import Arguments
 from attn.normalizers import normalize
 from attn.shapes import Array, Tile
@@ -25,7 +25,7 @@ def attention(arguments: Arguments) -> Array:
 
 def _weights(arguments: Arguments):
     tile, where = tiles.cut(arguments, Corner(), tiles.whole(arguments))
-    allowed = tiles.allowed(arguments, tile, where)
+    allowed = masks.allowed(arguments, tile, where)
     careful = tiles.careful(arguments)
     logits = tiles.logits(tile, where, allowed, careful)
     sink = None if arguments.sink is None else arguments.sink[:, :, None, None].astype(logits.dtype)

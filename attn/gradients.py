@@ -33,7 +33,7 @@ def inexact(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
 
 
 def zeros(arguments: Arguments) -> Gradients:
-    """Of the arguments, or of a tile of them, in the dtype of the computation."""
+    """Of the arguments, in the dtype of the computation."""
     fields = (getattr(arguments, name) for name in Gradients._fields)
     kept = (inexact(field) if isinstance(field, tuple) else field for field in fields)
     return Gradients(

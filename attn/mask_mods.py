@@ -23,7 +23,7 @@ def sliding_window(left: int | None, right: int | None) -> MaskMod:
     """Keys from `left` before to `right` after the query, inclusive; None is open (Beltagy et al. 2020, section 3.1)."""
     if left is None and right is None:
         raise ValueError("sliding_window(None, None) leaves nothing out: one side must be a number")
-    return lambda batch, head, query, key: in_band(key - query, False, (left, right))
+    return lambda batch, head, query, key: in_band(key - query, (left, right))
 
 
 def document(documents: Array) -> MaskMod:

@@ -16,10 +16,9 @@ def attendable_keys(valid: Valid) -> Mask:
     return valid[..., None, None, :]
 
 
-def in_band(distance, causal: bool, window: tuple[int | None, int | None]):
+def in_band(distance, window: tuple[int | None, int | None]):
     """Whether a key whose position less the query's is `distance` may be attended. `window` is inclusive."""
     left, right = window
-    right = 0 if causal and (right is None or right > 0) else right
     inside = [] if left is None else [distance >= -left]
     inside += [] if right is None else [distance <= right]
     return functools.reduce(operator.and_, inside)
@@ -41,7 +40,7 @@ def allowed(arguments: Arguments, cut: Arguments, where: Where) -> Allowed | Non
         conditions.append(_queries(cut.query_segments) == _keys(cut.key_segments))
     if arguments.banded:
         distance = _keys(where.key_position) - _queries(where.query_position)
-        conditions.append(in_band(distance, arguments.causal, arguments.window))
+        conditions.append(in_band(distance, arguments.window))
     if arguments.mask_mod is not None:
         conditions.append(at_places(arguments.mask_mod, arguments.mask_mod_captured, where))
     return functools.reduce(jnp.logical_and, conditions) if conditions else None
@@ -51,12 +50,11 @@ def tiles_in_band(arguments: Arguments, queries: int, keys: int, query_block: in
     """`[n, 2]` int32: (query block, key block) of each tile that causality and the window leave anything of."""
     rows, columns = np.mgrid[: queries // query_block, : keys // key_block].reshape(2, -1)
     kept = np.ones(rows.shape, bool)
-    if arguments.banded and arguments.query_positions is None and arguments.key_positions is None:
+    if arguments.banded and not arguments.positioned:
         first_query = rows * query_block + arguments.query_offset
         first_key = columns * key_block
         nearest = [first_key - (first_query + query_block - 1), first_key + key_block - 1 - first_query]  # distances
         left, right = arguments.window
-        right = 0 if arguments.causal and (right is None or right > 0) else right
         kept &= True if right is None else nearest[0] <= right
         kept &= True if left is None else nearest[1] >= -left
     return np.stack([rows[kept], columns[kept]], axis=-1).astype(np.int32)

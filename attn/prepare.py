@@ -63,6 +63,10 @@ class Options:
     dropout_offset: Any = 0
 
     @property
+    def positioned(self) -> bool:
+        return self.query_positions is not None or self.key_positions is not None
+
+    @property
     def masked(self) -> bool:
         masks = (self.mask, self.query_lengths, self.key_lengths, self.query_segments, self.window, self.mask_mod)
         return self.causal not in (None, False) or any(mask is not None for mask in masks)
@@ -81,9 +85,10 @@ def prepare(query: Array, key: Array, value: Array, options: Options) -> tuple[A
     """
     sizes = _sizes(query, key, value)
     nearest("normalizer", options.normalizer, NORMALIZERS)
+    dtype = jnp.result_type(query, key, value, jnp.float32)
     causal, query_offset = _causal(options, sizes)
     arguments = Arguments(
-        **_scored(query, key, options, jnp.result_type(query, key, value, jnp.float32), sizes),
+        **_scored(query, key, options, dtype, sizes),
         value=_by_head(value, sizes),
         bias=_pairs("bias", options.bias, sizes),
         mask=_pairs("mask", options.mask, sizes),
@@ -92,13 +97,12 @@ def prepare(query: Array, key: Array, value: Array, options: Options) -> tuple[A
         **_segments(options, sizes),
         query_positions=_sequence("query_positions", options.query_positions, sizes, sizes.T),
         key_positions=_sequence("key_positions", options.key_positions, sizes, sizes.S),
-        causal=causal,
-        window=_window(options, sizes),
+        window=_window(options, causal, sizes),
         query_offset=query_offset,
         normalizer=options.normalizer,
         sink=_sink(options, sizes),
         **_dropped(options),
-        **_modified(options, jnp.result_type(query, key, value, jnp.float32)),
+        **_modified(options, dtype),
     )
     return arguments, sizes
 
@@ -233,13 +237,13 @@ def _segments(options: Options, sizes: Sizes) -> dict[str, Any]:
 
 def _causal(options: Options, sizes: Sizes) -> tuple[bool, int]:
     """Whether it is causal, and the position of query 0 where key 0 has position 0."""
-    causal, positions = options.causal, options.query_positions is not None or options.key_positions is not None
+    causal = options.causal
     if isinstance(causal, bool | np.bool_) or causal is None:
         causal = bool(causal)
     if causal is False:
         return False, 0
     if causal is True:
-        if not positions and sizes.T != sizes.S:
+        if not options.positioned and sizes.T != sizes.S:
             raise ValueError(
                 f"causal=True with T={sizes.T} and S={sizes.S}: name an alignment, {' or '.join(map(repr, ALIGNMENTS))}"
             )
@@ -247,24 +251,24 @@ def _causal(options: Options, sizes: Sizes) -> tuple[bool, int]:
     if not isinstance(causal, str):
         raise ValueError(f"causal={causal!r} must be True, False or an alignment, {' or '.join(map(repr, ALIGNMENTS))}")
     nearest("causal", causal, ALIGNMENTS)
-    if positions:
+    if options.positioned:
         raise ValueError(f"causal={causal!r} with positions: they say where queries and keys are; pass causal=True")
     return True, sizes.S - sizes.T if causal == "bottom_right" else 0
 
 
-def _window(options: Options, sizes: Sizes) -> tuple[int | None, int | None]:
+def _window(options: Options, causal: bool, sizes: Sizes) -> tuple[int | None, int | None]:
+    """How far before and after a query's position its keys may be; causality leaves none after it."""
     window = options.window
     if window is None:
-        return None, None
+        return None, 0 if causal else None
     sides = tuple(window) if isinstance(window, tuple | list) else ()
     if len(sides) != 2 or any(side is not None and (type(side) is not int or side < 0) for side in sides):
         raise ValueError(f"window={window!r} must be (left, right), each None or an int of at least 0")
-    positions = options.query_positions is not None or options.key_positions is not None
-    if not (options.causal or positions) and sizes.T != sizes.S:
+    if not (causal or options.positioned) and sizes.T != sizes.S:
         raise ValueError(
             f"window={window!r} with T={sizes.T} and S={sizes.S}: name an alignment with causal, or pass positions"
         )
-    return sides
+    return (sides[0], 0) if causal else sides
 
 
 def _sink(options: Options, sizes: Sizes) -> Array | None:

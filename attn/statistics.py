@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn import chunked, tiles
+from attn import chunked, masks, tiles
 from attn.arguments import Arguments
 from attn.normalizers import WITH_SINK, finite
 from attn.prepare import Options, Sizes, as_arrays, prepare
@@ -113,15 +113,14 @@ def _nothing_said(sizes: Sizes, top_k: int, dtype: jnp.dtype) -> Statistics:
 
 @functools.partial(jax.jit, static_argnames=("sizes", "top_k", "block"))
 def _statistics(arguments: Arguments, sizes: Sizes, top_k: int, block: Block) -> Statistics:
-    _, lse = chunked.attention(arguments, block)
     padded = tiles.pad(arguments, block)
-    rows = [(0, 0)] * 3 + [(0, padded.query.shape[3] - sizes.T)]
-    normalizer = chunked.with_sink(arguments, jnp.pad(lse, rows, constant_values=-jnp.inf))
+    _, lse = chunked.attention(padded, block)
+    normalizer = chunked.with_sink(padded, lse)
     careful = tiles.careful(padded)
 
     def visit(sums: _Sums, corner: Corner) -> _Sums:
         tile, where = tiles.cut(padded, corner, block)
-        allowed = tiles.allowed(padded, tile, where)
+        allowed = masks.allowed(padded, tile, where)
         logits = tiles.logits(tile, where, allowed, careful)
         total = tiles.part(normalizer, "bkrt", corner, block)[..., None]
         weights = jnp.where((where.query < sizes.T)[:, None], jnp.exp(logits - finite(total)), 0)

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn import masks
 from attn.arguments import Arguments
 from attn.dropout import keep
 from attn.places import Where, at_places
@@ -81,7 +80,7 @@ def _sides(arguments: Arguments, repeats: int) -> tuple[int, int]:
     if jax.default_backend() != "cpu":
         return 1_024, 1_024
     left, right = arguments.window
-    if left is not None and (arguments.causal or right is not None) and left + (right or 0) <= 512:
+    if left is not None and right is not None and left + right <= 512:
         return max(32, 128 // repeats), 128  # a narrow band wastes less of small tiles
     return max(32, 512 // repeats), 256
 
@@ -172,10 +171,6 @@ def cut(arguments: Arguments, corner: Corner, block: Block) -> tuple[Arguments, 
     return dataclasses.replace(arguments, **parts), where
 
 
-def allowed(arguments: Arguments, tile: Arguments, where: Where) -> Allowed | None:
-    return masks.allowed(arguments, tile, where)
-
-
 def scores(tile: Arguments, allowed: Allowed | None, careful: Array | None) -> Tile:
     """score · scale of every query and key of the tile."""
     if tile.score is None:
@@ -240,9 +235,8 @@ def contract(out: str, left_axes: str, left: Array, right_axes: str, right: Arra
     @jax.checkpoint
     def by_pair(left: Array, right: Array) -> Array:
         factors = (_expand(left, left_axes), _expand(right, right_axes))
-        left, right = (
-            jnp.where(allowed[..., None], factor, 0) for factor in factors
-        )  # not the product: 0 · NaN in its gradient
+        # The factors, not the product: its gradient would hold 0 · NaN.
+        left, right = (jnp.where(allowed[..., None], factor, 0) for factor in factors)
         return jnp.einsum(f"bkrtsc->{out}", left * right)
 
     return lax.cond(careful, by_pair, plain, left, right)
