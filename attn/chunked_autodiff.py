@@ -8,31 +8,31 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn import masks, tiles
+from attn import blocks, masks, parts, tiles
 from attn.arguments import Arguments
-from attn.chunked import Rows, attend_tile, finish, start, unless_empty
+from attn.blocks import Block, Corner
+from attn.online_softmax import Rows, attend_tile, finish, start
 from attn.shapes import Array
-from attn.tiles import Block, Corner
 
 
 def attention(arguments: Arguments, block: Block) -> tuple[Array, Array]:
     """As `attn.chunked.attention`."""
     queries = arguments.query.shape[3]
-    padded = tiles.pad(arguments, block)
-    padded = tiles.vary(padded, padded)
-    size = tiles.whole(padded)
+    padded = parts.pad(arguments, block)
+    padded = parts.vary(padded, padded)
+    size = blocks.whole(padded)
     careful = tiles.careful(padded)
     in_piece = Block(size.batch, size.heads, block.query, block.key)
 
     @jax.checkpoint
     def of_queries(first_query: Array) -> tuple[Array, Array]:
         def visit(rows: Rows, first_key: Array) -> tuple[Rows, None]:
-            tile, where = tiles.cut(padded, Corner(query=first_query, key=first_key), in_piece)
+            tile, where = parts.cut(padded, Corner(query=first_query, key=first_key), in_piece)
             allowed = masks.allowed(padded, tile, where)
-            return unless_empty(allowed, lambda: attend_tile(rows, tile, where, allowed, careful), rows), None
+            return parts.unless_empty(allowed, lambda: attend_tile(rows, tile, where, allowed, careful), rows), None
 
         corner = Corner(query=first_query)
-        rows = Rows(*(tiles.part(x, "bkrt", corner, in_piece) for x in tiles.vary(start(padded), padded)))
+        rows = Rows(*(parts.part(x, "bkrt", corner, in_piece) for x in parts.vary(start(padded), padded)))
         rows, _ = lax.scan(jax.checkpoint(visit), rows, jnp.arange(0, size.key, block.key, dtype=jnp.int32))
         return finish(padded, rows)[:2]
 

@@ -4,11 +4,11 @@ normalize(score(q, k) …) v, as in Vaswani et al. 2017, section 3.2.1. Plain `j
 memory is O(T · S).
 """
 
-from attn import masks, tiles
+from attn import blocks, masks, parts, tiles
 from attn.arguments import Arguments
+from attn.blocks import Corner
 from attn.normalizers import normalize
 from attn.shapes import Array, Tile
-from attn.tiles import Corner
 
 
 def attention_weights(arguments: Arguments) -> Tile:
@@ -24,7 +24,7 @@ def attention(arguments: Arguments) -> Array:
 
 
 def _weights(arguments: Arguments):
-    tile, where = tiles.cut(arguments, Corner(), tiles.whole(arguments))
+    tile, where = parts.cut(arguments, Corner(), blocks.whole(arguments))
     allowed = masks.allowed(arguments, tile, where)
     careful = tiles.careful(arguments)
     logits = tiles.logits(tile, where, allowed, careful)

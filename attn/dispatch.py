@@ -8,13 +8,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from attn import chunked, chunked_autodiff, dense, fused, tiles
+from attn import blocks, chunked, chunked_autodiff, dense, fused
 from attn.arguments import Arguments
+from attn.blocks import Block
 from attn.prepare import Options, Sizes, as_arrays, prepare
 from attn.reverse_mode import explained
 from attn.scores import Score, nearest
 from attn.shapes import Array, Bias, Key, Mask, Output, Query, Scale, Value, Weights
-from attn.tiles import Block
 
 Implementation = Literal["auto", "dense", "chunked", "chunked_autodiff", "fused"]
 IMPLEMENTATIONS = ("fused", "chunked", "chunked_autodiff", "dense")
@@ -124,7 +124,7 @@ def attend(
     if sizes.nothing:
         return jnp.zeros((*query.shape[:-1], value.shape[-1]), value.dtype)
     if choice.implementation == "fused":
-        spare = tiles.choose_block(arguments, None)
+        spare = blocks.choose_block(arguments, None)
         return fused.attention(query, key, value, options, lambda: _run(arguments, sizes, "chunked", spare))
     with explained():
         return _run(arguments, sizes, choice.implementation, choice.block).astype(value.dtype)
@@ -201,4 +201,4 @@ def _choose(query, key, value, options: Options, arguments: Arguments, implement
         raise ValueError(
             f"block={block!r} with implementation={implementation!r}: only 'chunked' and 'chunked_autodiff' have tiles"
         )
-    return Explanation(implementation, tiles.choose_block(arguments, block) if tiled else None, others)
+    return Explanation(implementation, blocks.choose_block(arguments, block) if tiled else None, others)

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from attn import tiles
+from attn import parts, tiles
 from attn.arguments import Arguments
+from attn.blocks import Block, Corner
 from attn.places import Where
 from attn.shapes import Allowed, Array, Tile
-from attn.tiles import Block, Corner
 
 
 class Gradients(NamedTuple):
@@ -45,7 +45,7 @@ def add(sums: Gradients, tile: Gradients, corner: Corner, block: Block) -> Gradi
     """The sums with a tile's gradients added where the tile is."""
 
     def at(axes: str, total: Array, update: Array) -> Array:
-        return tiles.put(total, axes, corner, tiles.part(total, axes, corner, block) + update)
+        return parts.put(total, axes, corner, parts.part(total, axes, corner, block) + update)
 
     return Gradients(
         at("bkrt", sums.query, tile.query),

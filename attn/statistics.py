@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn import chunked, masks, tiles
+from attn import blocks, chunked, masks, online_softmax, parts, tiles
 from attn.arguments import Arguments
+from attn.blocks import Block, Corner
 from attn.normalizers import WITH_SINK, finite
 from attn.prepare import Options, Sizes, as_arrays, prepare
 from attn.shapes import Array, Key, Output, Query, Rows, Value
-from attn.tiles import Block, Corner
 
 
 class Statistics(NamedTuple):
@@ -68,7 +68,7 @@ def attention_statistics(
     if sizes.nothing:
         return _nothing_said(sizes, top_k, arguments.dtype)
     undropped = dataclasses.replace(arguments, rng=None, index_offset=None, dropout_rate=0.0, value=arguments.value[..., :0])
-    return _statistics(undropped, sizes, top_k, tiles.choose_block(undropped, block))
+    return _statistics(undropped, sizes, top_k, blocks.choose_block(undropped, block))
 
 
 def merge_attention(
@@ -113,19 +113,19 @@ def _nothing_said(sizes: Sizes, top_k: int, dtype: jnp.dtype) -> Statistics:
 
 @functools.partial(jax.jit, static_argnames=("sizes", "top_k", "block"))
 def _statistics(arguments: Arguments, sizes: Sizes, top_k: int, block: Block) -> Statistics:
-    padded = tiles.pad(arguments, block)
+    padded = parts.pad(arguments, block)
     _, lse = chunked.attention(padded, block)
-    normalizer = chunked.with_sink(padded, lse)
+    normalizer = online_softmax.with_sink(padded, lse)
     careful = tiles.careful(padded)
 
     def visit(sums: _Sums, corner: Corner) -> _Sums:
-        tile, where = tiles.cut(padded, corner, block)
+        tile, where = parts.cut(padded, corner, block)
         allowed = masks.allowed(padded, tile, where)
         logits = tiles.logits(tile, where, allowed, careful)
-        total = tiles.part(normalizer, "bkrt", corner, block)[..., None]
+        total = parts.part(normalizer, "bkrt", corner, block)[..., None]
         weights = jnp.where((where.query < sizes.T)[:, None], jnp.exp(logits - finite(total)), 0)
         weights = weights if allowed is None else jnp.where(allowed, weights, 0)
-        now = _Sums(*(tiles.part(x, axes, corner, block) for x, axes in zip(sums, _SUM_AXES, strict=True)))
+        now = _Sums(*(parts.part(x, axes, corner, block) for x, axes in zip(sums, _SUM_AXES, strict=True)))
         logs = jnp.where(weights > 0, logits - finite(total), 0)
         top_weights, top_indices = _top(top_k, now, weights, where.key)
         update = _Sums(
@@ -135,9 +135,9 @@ def _statistics(arguments: Arguments, sizes: Sizes, top_k: int, block: Block) ->
             top_weights,
             top_indices,
         )
-        return _Sums(*(tiles.put(x, axes, corner, new) for x, axes, new in zip(sums, _SUM_AXES, update, strict=True)))
+        return _Sums(*(parts.put(x, axes, corner, new) for x, axes, new in zip(sums, _SUM_AXES, update, strict=True)))
 
-    sums = chunked.each_tile(padded, block, visit, _nothing(padded, top_k))
+    sums = parts.each_tile(padded, block, visit, _nothing(padded, top_k))
     queries, keys = slice(0, sizes.T), slice(0, sizes.S)
 
     def by_head(array: Array, kept: slice) -> Array:

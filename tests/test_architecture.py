@@ -11,8 +11,19 @@ import attn
 
 ROOT = Path(attn.__file__).parent.parent
 ROOMS = ["shapes", "traced", "arguments", "places", "masks", "dropout", "normalizers", "scores", "mask_mods", "score_mods"]
-ROOMS += ["prepare", "tiles", "gradients", "reverse_mode", "dense", "chunked", "chunked_autodiff", "fused", "dispatch"]
-ROOMS += ["statistics", "initializers", "optimizers", "layers", "models"]
+ROOMS += [
+    "prepare",
+    "blocks",
+    "parts",
+    "tiles",
+    "online_softmax",
+    "gradients",
+    "reverse_mode",
+    "dense",
+    "chunked",
+    "chunked_autodiff",
+]
+ROOMS += ["fused", "dispatch", "statistics", "initializers", "optimizers", "layers", "models"]
 
 
 def imports(path: Path) -> set[str]:
