@@ -107,7 +107,8 @@ def each_tile(arguments: Arguments, block: Block, visit: Callable[[State, Corner
 
     state = vary(state, arguments)
     if groups * len(pairs) == 1:  # a loop of one keeps XLA from fusing across it
-        return visit(state, Corner())
+        query, key = pairs[0].tolist()
+        return visit(state, Corner(query=query * block.query, key=key * block.key))
     return lax.scan(step, state, jnp.arange(groups * len(pairs), dtype=jnp.int32))[0]
 
 

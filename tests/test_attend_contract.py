@@ -27,7 +27,7 @@ def attend(implementation, **options):
 
 def output_and_gradients(function, *inputs):
     output, pull = jax.vjp(function, *inputs)
-    return output, *pull(jnp.asarray(COTANGENT, output.dtype))
+    return output, *pull(jnp.asarray(COTANGENT[:, : output.shape[1]], output.dtype))
 
 
 @functools.cache
@@ -246,6 +246,19 @@ def test_decoding_in_pieces_is_one_causal_pass(cut):
         whole = attend(implementation, causal=True)(query, key, value)
         piece = attend(implementation, causal=True, query_positions=np.arange(cut, T))(query[:, cut:], key, value)
         close(piece, whole[:, cut:])
+
+
+@pytest.mark.parametrize("left", [0, 1, 3])
+def test_a_window_that_leaves_only_the_last_tiles(left):
+    """Decoding one query: what is left is not where the first tile is."""
+    options = {"causal": "bottom_right", "window": (left, None)}
+    expected = output_and_gradients(attend("dense", **options), QUERY[:, :1], KEY, VALUE)
+    assert np.abs(expected[0]).max() > 0.1
+    for implementation in IMPLEMENTATIONS[1:]:
+        for actual, wanted in zip(
+            output_and_gradients(attend(implementation, **options), QUERY[:, :1], KEY, VALUE), expected, strict=True
+        ):
+            close(actual, wanted)
 
 
 def test_grouped_heads_are_repeated_keys():
