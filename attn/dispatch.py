@@ -90,7 +90,8 @@ def attend(
         query and key alone: not of the implementation, the block, a shard or a microbatch (see `dropout_offset`).
       dropout_offset: index of the first batch row in the whole, or (batch, head), for shards and under `jax.vmap`.
       implementation: "dense" is the definition, O(T · S) memory. "chunked" is linear in memory, with a backward pass of
-        its own; forward mode needs "chunked_autodiff", its plainly differentiated twin. "fused" is a vendor's kernel.
+        its own; forward mode needs "chunked_autodiff", its plainly differentiated twin. "fused" is a vendor's kernel
+        (cuDNN, splash attention), with first derivatives in reverse mode alone.
         "auto" takes the fastest that honours every argument; `attn.explain` tells which.
       block: queries and keys in a tile of "chunked", one int or two. None lets the library choose.
 
@@ -125,7 +126,7 @@ def attend(
         return jnp.zeros((*query.shape[:-1], value.shape[-1]), value.dtype)
     if choice.implementation == "fused":
         spare = blocks.choose_block(arguments, None)
-        return fused.attention(query, key, value, options, lambda: _run(arguments, sizes, "chunked", spare))
+        return fused.attention(query, key, value, options, arguments, lambda: _run(arguments, sizes, "chunked", spare))
     with explained():
         return _run(arguments, sizes, choice.implementation, choice.block).astype(value.dtype)
 

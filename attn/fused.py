@@ -1,44 +1,39 @@
-"""A vendor's kernel under the contract: cuDNN's flash attention through `jax.nn.dot_product_attention`.
+"""A vendor's kernel under the contract: cuDNN's on NVIDIA GPUs, splash attention on TPUs.
 
-It takes what it computes as the definition does: unmasked or causal softmax of dot products, in half precision, on an
-NVIDIA GPU. Where causality hides some keys, its products turn a NaN that is hidden into a NaN that is not, so arrays with
-NaN or Inf are sent to the chunked kernel when the program runs. There is no kernel for TPUs here yet.
+Each takes what it computes as the definition does, and refuses the rest by name. Where it masks, its products turn a NaN
+that is hidden into a NaN that is not, so arrays with NaN or Inf are sent to the chunked kernel when the program runs. First
+derivatives in reverse mode alone.
 """
 
+import importlib
 from collections.abc import Callable
+from types import ModuleType
 
 import jax
 from jax import lax
 
+from attn.arguments import Arguments
+from attn.normalizers import WITH_SINK
 from attn.prepare import Options
 from attn.scores import Dot, ScaledDot, resolve
 from attn.shapes import Array, Key, Output, Query, Value
 from attn.tiles import any_nonfinite
 
-_UNSUPPORTED = [
-    "bias",
-    "mask",
-    "query_lengths",
-    "key_lengths",
-    "query_segments",
-    "key_segments",
-    "window",
-    "query_positions",
-    "key_positions",
-    "score_mod",
-    "mask_mod",
-    "sink",
-]
+VENDORS = {"gpu": "attn.cudnn", "tpu": "attn.splash"}
+_NAMED = ("bias", "mask", "query_lengths", "key_lengths", "query_segments", "key_segments", "window", "query_positions")
+_NAMED += ("key_positions", "score_mod", "mask_mod", "sink")
 
 
-def refusal(query: Query, key: Key, value: Value, options: Options) -> str | None:
-    """Why the kernel cannot honour these arguments, or None."""
-    if jax.default_backend() != "gpu":
-        return f"needs an NVIDIA GPU: this is {jax.default_backend()}"
-    named = [name for name in _UNSUPPORTED if getattr(options, name) is not None]
-    if named:
-        return f"does not honour {named[0]}"
-    if options.normalizer != "softmax":
+def refusal(query: Query, key: Key, value: Value, options: Options, platform: str | None = None) -> str | None:
+    """Why the kernel of the platform (None: the one JAX runs on) cannot honour these arguments, or None."""
+    platform = platform or jax.default_backend()
+    if platform not in VENDORS:
+        return f"needs an NVIDIA GPU or a TPU: this is {platform}"
+    vendor = _vendor(platform)
+    unsupported = [name for name in _NAMED if name not in vendor.HONOURED and getattr(options, name) is not None]
+    if unsupported:
+        return f"does not honour {unsupported[0]}"
+    if options.normalizer not in (WITH_SINK if "sink" in vendor.HONOURED else ("softmax",)):
         return f"does not honour normalizer={options.normalizer!r}"
     if options.dropout_rate:
         return f"does not honour dropout_rate={options.dropout_rate}: its bits are not ours"
@@ -46,30 +41,34 @@ def refusal(query: Query, key: Key, value: Value, options: Options) -> str | Non
         return f"does not honour score={options.score!r}"
     if options.scale is not None and not isinstance(options.scale, int | float):
         return "needs a scale that is a Python number"
-    if options.causal and query.shape[-3] != key.shape[-3]:
-        return f"does not honour causal={options.causal!r} with T={query.shape[-3]} and S={key.shape[-3]}"
-    dtypes = {str(array.dtype) for array in (query, key, value)}
-    if dtypes not in ({"bfloat16"}, {"float16"}):
-        return f"needs bfloat16 or float16 alike: these are {', '.join(sorted(dtypes))}"
-    sizes = (query.shape[-1], value.shape[-1])
-    if sizes[0] != sizes[1] or sizes[0] % 8 or sizes[0] > 128:
-        return f"needs equal head dims, a multiple of 8 up to 128: these are {sizes[0]} and {sizes[1]}"
-    return None
+    dtypes = sorted({str(array.dtype) for array in (query, key, value)})
+    if len(dtypes) > 1 or dtypes[0] not in vendor.DTYPES:
+        return f"needs {' or '.join(vendor.DTYPES)} alike: these are {', '.join(dtypes)}"
+    return vendor.refusal(query, key, value, options)
 
 
-def attention(query: Query, key: Key, value: Value, options: Options, otherwise: Callable[[], Output]) -> Output:
-    """`otherwise` is the same attention from another kernel, for arrays with NaN or Inf."""
+def attention(
+    query: Query,
+    key: Key,
+    value: Value,
+    options: Options,
+    arguments: Arguments,
+    otherwise: Callable[[], Output],
+    vendor: Callable[..., Output] | None = None,
+) -> Output:
+    """`otherwise` is the same attention from another kernel, for arrays with NaN or Inf; `vendor` is the platform's."""
+    kernel = vendor or _vendor(jax.default_backend()).attention
     unscaled = isinstance(resolve(options.score), Dot)
     scale = options.scale if options.scale is not None else 1.0 if unscaled else query.shape[-1] ** -0.5
 
-    def kernel() -> Array:
-        batched = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
-        output = jax.nn.dot_product_attention(
-            *batched, scale=float(scale), is_causal=bool(options.causal), implementation="cudnn"
-        )
-        return output.reshape(*query.shape[:-1], value.shape[-1])
+    def run() -> Array:
+        return kernel(query, key, value, arguments, float(scale))
 
-    if not options.causal:
-        return kernel()
+    if not arguments.masked:
+        return run()
     suspicious = any_nonfinite([lax.stop_gradient(x) for x in (query, key, value)])
-    return lax.cond(suspicious, lambda: otherwise().astype(value.dtype), kernel)
+    return lax.cond(suspicious, lambda: otherwise().astype(value.dtype), run)
+
+
+def _vendor(platform: str) -> ModuleType:
+    return importlib.import_module(VENDORS[platform])  # when it is needed: Pallas takes a second to import

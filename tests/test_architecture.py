@@ -23,7 +23,7 @@ ROOMS += [
     "chunked",
     "chunked_autodiff",
 ]
-ROOMS += ["fused", "dispatch", "statistics", "initializers", "optimizers", "layers", "models"]
+ROOMS += ["cudnn", "splash", "fused", "dispatch", "statistics", "initializers", "optimizers", "layers", "models"]
 
 
 def imports(path: Path) -> set[str]:

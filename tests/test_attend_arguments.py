@@ -76,7 +76,7 @@ BAD = [
         {"implementation": "chunked", "normalizer": "sparsemax"},
         r"implementation='chunked' does not honour normalizer='sparsemax'",
     ),
-    ({"implementation": "fused"}, r"implementation='fused' needs an NVIDIA GPU: this is cpu"),
+    ({"implementation": "fused"}, r"implementation='fused' needs an NVIDIA GPU or a TPU: this is cpu"),
     ({"block": 0}, r"block=0 must be one int of at least 1, or two: queries and keys in a tile"),
     ({"block": 4, "implementation": "dense"}, r"block=4 with implementation='dense': only 'chunked' and 'chunked_autodiff'"),
 ]
@@ -105,7 +105,9 @@ def test_explain_names_the_implementation_and_what_rules_out_the_others():
     plain = attn.explain(QUERY, KEY, VALUE)
     assert (plain.implementation, plain.block[2:]) == ("chunked", (T, S))
     assert plain.others.keys() == {"fused", "chunked_autodiff", "dense"}
-    assert str(plain).startswith("chunked, tiles of 5 queries by 7 keys\n  not fused: needs an NVIDIA GPU: this is cpu\n")
+    assert str(plain).startswith(
+        "chunked, tiles of 5 queries by 7 keys\n  not fused: needs an NVIDIA GPU or a TPU: this is cpu\n"
+    )
     sorted_rows = attn.explain(QUERY, KEY, VALUE, normalizer="entmax15")
     assert sorted_rows.implementation == "dense" and "sorts whole rows" in sorted_rows.others["chunked"]
     assert attn.explain(QUERY, KEY, VALUE, implementation="chunked", block=(2, 3)).block[2:] == (2, 3)

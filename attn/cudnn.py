@@ -1,0 +1,26 @@
+"""cuDNN's flash attention through `jax.nn.dot_product_attention` for `attn.fused`: half precision, causal or not."""
+
+import jax
+
+from attn.arguments import Arguments
+from attn.prepare import Options
+from attn.shapes import Key, Output, Query, Value
+
+HONOURED = ("causal",)
+DTYPES = ("bfloat16", "float16")
+
+
+def refusal(query: Query, key: Key, value: Value, options: Options) -> str | None:
+    """Why the kernel cannot honour these shapes, or None."""
+    if options.causal and query.shape[-3] != key.shape[-3]:
+        return f"does not honour causal={options.causal!r} with T={query.shape[-3]} and S={key.shape[-3]}"
+    sizes = (query.shape[-1], value.shape[-1])
+    if sizes[0] != sizes[1] or sizes[0] % 8 or sizes[0] > 128:
+        return f"needs equal head dims, a multiple of 8 up to 128: these are {sizes[0]} and {sizes[1]}"
+    return None
+
+
+def attention(query: Query, key: Key, value: Value, arguments: Arguments, scale: float) -> Output:
+    batched = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
+    output = jax.nn.dot_product_attention(*batched, scale=scale, is_causal=arguments.banded, implementation="cudnn")
+    return output.reshape(*query.shape[:-1], value.shape[-1])
