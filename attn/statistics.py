@@ -53,6 +53,8 @@ def attention_statistics(
 ) -> Statistics:
     """Statistics of the weights that `attn.attend` would use for the same arguments, in memory linear in T and S.
 
+    The log-sum-exp is differentiated in linear memory too; the others plainly, which keeps T × S numbers.
+
     Args:
       top_k: how many of the largest weights of each query to return, with their keys.
       block: as in `attn.attend`.
