@@ -248,6 +248,20 @@ def test_decoding_in_pieces_is_one_causal_pass(cut):
         close(piece, whole[:, cut:])
 
 
+@pytest.mark.parametrize("queries, keys, head_dim", [(2, 2, 2), (3, 3, 5), (3, 5, 7), (4, 3, 3), (7, 7, 7), (17, 3, 2)])
+def test_tiny_sizes_do_not_end_the_process(queries, keys, head_dim):
+    """XLA aborted on the products of the backward pass where every size is below 8."""
+    rng = np.random.default_rng(0)
+    inputs = [jnp.asarray(rng.normal(size=(B, n, 2, head_dim)), jnp.float32) for n in (queries, keys, keys)]
+
+    def gradients(implementation):
+        run = functools.partial(attn.attend, implementation=implementation)
+        return jax.vjp(run, *inputs)[1](inputs[0])
+
+    for actual, expected in zip(gradients("chunked"), gradients("dense"), strict=True):
+        close(actual, expected)
+
+
 @pytest.mark.parametrize("left", [0, 1, 3])
 def test_a_window_that_leaves_only_the_last_tiles(left):
     """Decoding one query: what is left is not where the first tile is."""
