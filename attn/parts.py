@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from attn.arguments import Arguments
 from attn.blocks import Block, Corner
 from attn.places import Where
 from attn.shapes import Allowed, Array
+from attn.traced import vary
 
 State = TypeVar("State")
 
@@ -120,24 +121,6 @@ def unless_empty(allowed: Allowed | None, compute: Callable[[], State], otherwis
         shapes = jax.eval_shape(compute)
         otherwise = vary(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), shapes)
     return lax.cond(jnp.any(allowed), compute, lambda: otherwise)
-
-
-def vary(tree: Any, like: Any) -> Any:
-    """The arrays, varying over those axes of a surrounding `jax.shard_map` that any array of `like` varies over.
-
-    A loop's state must have one type, and what it adds up over shards has to be cast where autodiff sees it.
-    """
-    axes = frozenset().union(*(_varying(x) for x in jax.tree.leaves(like)))
-
-    def cast(array: Array) -> Array:
-        missing = tuple(axes - _varying(array))
-        return lax.pcast(array, missing, to="varying") if missing else array
-
-    return jax.tree.map(cast, tree) if axes else tree
-
-
-def _varying(array: Array | jax.ShapeDtypeStruct) -> frozenset[str]:
-    return jax.typeof(array).manual_axis_type.varying
 
 
 def _extent(array: Array, axes: str, corner: Corner, block: Block) -> tuple[list, tuple[int, ...]]:

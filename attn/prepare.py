@@ -102,7 +102,7 @@ def prepare(query: Array, key: Array, value: Array, options: Options) -> tuple[A
         normalizer=options.normalizer,
         sink=_sink(options, sizes),
         **_dropped(options),
-        **_modified(options, dtype),
+        **_modified(options, dtype, (query, key, value)),
     )
     return arguments, sizes
 
@@ -140,7 +140,7 @@ def _scored(query: Array, key: Array, options: Options, dtype: jnp.dtype, sizes:
             key = _features(score.key_features, key.astype(dtype), options.masked)
         return {"query": _queries_by_head(scaled, sizes), "key": _by_head(key, sizes)}
     vectors = (jax.ShapeDtypeStruct(x.shape[-1:], dtype) for x in (query, key))
-    program, captured, result = trace("score", score, *vectors)
+    program, captured, result = trace("score", score, *vectors, like=(query, key))
     if not jnp.issubdtype(result.dtype, jnp.floating):
         raise ValueError(f"score returns {result.dtype}: it must return a floating point score")
     return {
@@ -310,7 +310,7 @@ def _is_index(number: Any) -> bool:
     return hasattr(number, "dtype") and number.shape == () and jnp.issubdtype(number.dtype, jnp.integer)
 
 
-def _modified(options: Options, dtype: jnp.dtype) -> dict[str, Any]:
+def _modified(options: Options, dtype: jnp.dtype, like: Any) -> dict[str, Any]:
     index, found = jax.ShapeDtypeStruct((), jnp.int32), {}
     for name, function, first in (
         ("score_mod", options.score_mod, (jax.ShapeDtypeStruct((), dtype),)),
@@ -320,7 +320,7 @@ def _modified(options: Options, dtype: jnp.dtype) -> dict[str, Any]:
             continue
         if not callable(function):
             raise ValueError(f"{name}={function!r} must be a function")
-        program, captured, result = trace(name, function, *first, index, index, index, index)
+        program, captured, result = trace(name, function, *first, index, index, index, index, like=like)
         if (result.dtype == jnp.bool_) != (name == "mask_mod"):
             raise ValueError(f"{name} returns {result.dtype}: score_mod returns a score, mask_mod a bool")
         found |= {name: program, f"{name}_captured": captured}

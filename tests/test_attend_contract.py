@@ -146,6 +146,28 @@ def test_captured_arrays_get_their_gradient_through_a_shard():
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"score_mod": lambda score, b, h, q, k: jnp.where(q > k, 2.0 * score, score - jnp.abs(q - k))},
+        {"score_mod": attn.score_mods.t5_relative_bias(cases.random(8, N))},
+        {"score": lambda query, key: jnp.sum(query * key) / (1 + jnp.sum(key * key))},
+        {"score_mod": lambda score, b, h, q, k: jax.nn.relu(score) - 0.3 * jnp.sqrt(jnp.abs(q - k) + 1.0)},
+        {"score_mod": lambda score, b, h, q, k: jax.nn.silu(score), "mask_mod": lambda b, h, q, k: q + 1 >= k},
+    ],
+    ids=["literals", "t5", "score", "relu", "silu"],
+)
+def test_functions_of_literals_and_positions_in_a_shard(implementation, options):
+    """What a function was traced with does not vary over the shards, and its scores do."""
+    mesh, spec = Mesh(np.array(jax.devices()[:2]), ("shard",)), PartitionSpec("shard")
+    whole = attend(implementation, **options)
+    sharded = jax.shard_map(whole, mesh=mesh, in_specs=(spec,) * 3, out_specs=spec)
+    inputs = tuple(map(jnp.asarray, (QUERY, KEY, VALUE)))
+    for actual, expected in zip(output_and_gradients(sharded, *inputs), output_and_gradients(whole, *inputs), strict=True):
+        close(actual, expected, 1e-5)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_hessian_vector_products(implementation):
     inputs = tuple(map(jnp.asarray, (QUERY, KEY, VALUE)))
 
