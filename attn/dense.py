@@ -11,9 +11,10 @@ from attn.normalizers import normalize
 from attn.shapes import Array, Tile
 
 
-def attention_weights(arguments: Arguments) -> Tile:
-    """`[B, K, R, T, S]`, before dropout; a query that may attend to no key has weights 0."""
-    return _weights(arguments)[0]
+def attention_weights(arguments: Arguments, after_dropout: bool = False) -> Tile:
+    """`[B, K, R, T, S]`; a query that may attend to no key has weights 0."""
+    weights, _, where, *_ = _weights(arguments)
+    return tiles.drop(arguments, where, weights) if after_dropout else weights
 
 
 def attention(arguments: Arguments) -> Array:

@@ -132,16 +132,24 @@ def attend(
 
 
 def attention_weights(
-    query: Query, key: Key, value: Value | None = None, *, implementation: Implementation = "auto", **options: Any
+    query: Query,
+    key: Key,
+    value: Value | None = None,
+    *,
+    after_dropout: bool = False,
+    implementation: Implementation = "auto",
+    **options: Any,
 ) -> Weights:
-    """The weights `[*B, N, T, S]` of `attend` with the same arguments, before dropout; `value` may be left out.
+    """The weights `[*B, N, T, S]` of `attend` with the same arguments; `value` may be left out.
 
-    In one piece, O(T · S): a row sums to 1, or to 0 where it has no key, to less where a sink takes its part.
+    In one piece, O(T · S): a row sums to 1, or to 0 where it has no key, to less where a sink takes its part. With
+    `after_dropout` they are those that the values are multiplied by.
     """
     if implementation not in ("auto", "dense"):
         raise ValueError(f"implementation={implementation!r} has no weights to return: only 'dense' has")
     arguments, sizes = prepare(*as_arrays(query, key, key if value is None else value), Options(**options))
-    return jax.jit(dense.attention_weights)(arguments).reshape(*sizes.batch, sizes.N, sizes.T, sizes.S)
+    weights = jax.jit(dense.attention_weights, static_argnums=1)(arguments, after_dropout)
+    return weights.reshape(*sizes.batch, sizes.N, sizes.T, sizes.S)
 
 
 def explain(
