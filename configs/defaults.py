@@ -30,7 +30,7 @@ def defaults(data: str) -> Any:
     config.model.key_dim = 16  # a head
     config.model.output_dims = (16, 20)  # of the layers of multi_head alone
     config.model.feedforward_dim = 64  # of transformer alone
-    config.model.learned_positions = False
+    config.model.positions = "none"  # none | learned | sinusoidal | sinusoidal_split | rotary | alibi | t5
     config.model.dropout_rate = 0.0  # on the output of every sub-layer of the body
     config.model.mask_padding = False  # True hides padding from the keys and the pooling
 

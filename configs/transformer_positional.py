@@ -12,5 +12,5 @@ from configs import transformer
 
 def get_config(data: str = "imdb"):
     config = transformer.get_config(data)
-    config.model.learned_positions = True
+    config.model.positions = "learned"
     return config

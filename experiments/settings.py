@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from attn import positions
 from attn.models.classifier import ClassifierConfig
 from experiments.errors import UsageError
 
@@ -65,7 +66,7 @@ RULES = {
     "model.key_dim": _SIZE,
     "model.output_dims": Rule("a tuple of sizes", lambda x: type(x) is tuple and bool(x) and all(map(_SIZE.holds, x))),
     "model.feedforward_dim": _SIZE,
-    "model.learned_positions": _FLAG,
+    "model.positions": _choice(*positions.KINDS),
     "model.dropout_rate": _number(0, 1, "a number from 0 to 1, 1 left out"),
     "model.mask_padding": _FLAG,
 }
@@ -119,4 +120,6 @@ def flatten(config: Config) -> dict[str, Any]:
 def fingerprint(config: Config) -> str:
     """12 hex digits that are equal where the numbers of two runs must be: all fields but those of place and speed."""
     fields = {k: v for k, v in flatten(config).items() if k not in ("data.dir", "steps_per_call")}
+    kind = fields.pop("model.positions")  # was a flag when the ledger's first runs were made: their hashes still hold
+    fields["model.learned_positions"] = {"none": False, "learned": True}.get(kind, kind)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]

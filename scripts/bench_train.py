@@ -86,7 +86,7 @@ class PlainClassifier(nn.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         config = self.config
         x = nn.Embed(config.vocabulary_size, config.embed_dim)(tokens)
-        if config.learned_positions:
+        if config.positions == "learned":
             x = x + nn.Embed(config.max_length, config.embed_dim)(jnp.arange(tokens.shape[1]))
         for index in range(config.num_layers):
             x = self._layer(index, x)
@@ -161,7 +161,7 @@ def keras_model(keras: Any, config: ClassifierConfig) -> Any:
 
     tokens = keras.Input((config.max_length,), dtype="int32")
     x = layers.Embedding(config.vocabulary_size, config.embed_dim)(tokens)
-    if config.learned_positions:
+    if config.positions == "learned":
         x = AddPositions()(x)
     for index in range(config.num_layers):
         if config.body == "attention":

@@ -44,7 +44,7 @@ def test_attention_takes_value_before_key():
 
 def test_multi_head_attention_is_projection_attention_projection():
     query, value = inputs()
-    layer = keras.MultiHeadAttention(num_heads=2, key_dim=3, value_dim=4, output_dim=E)
+    layer = keras.MultiHeadAttention(num_heads=2, key_dim=3, value_dim=4, output_shape=E)
     params = randomised(layer.init(jax.random.key(0), query, value))
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"])
     heads = [
@@ -53,14 +53,14 @@ def test_multi_head_attention_is_projection_attention_projection():
     ]
     mask = np.array([True, True, False, True, True, True, False])[None, None]
     expected = np.einsum("tnv,nvo->to", oracle.attention(*heads, mask)[0], p["attention_output"]["kernel"])
-    output = layer.apply(params, query, value, mask=jnp.asarray(mask))
+    output = layer.apply(params, query, value, attention_mask=jnp.asarray(mask))
     np.testing.assert_allclose(output, expected + p["attention_output"]["bias"], atol=2e-5)
 
 
 @pytest.mark.parametrize("output_dim, parameters", [(16, 284), (20, 304)])
 def test_the_blogs_two_layers_have_its_counts(output_dim, parameters):
     x = jnp.zeros((T, 16))
-    params = keras.MultiHeadAttention(2, 2, output_dim=output_dim).init(jax.random.key(0), x, x)
+    params = keras.MultiHeadAttention(2, 2, output_shape=output_dim).init(jax.random.key(0), x, x)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters
 
 

@@ -11,13 +11,14 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from experiments import build, commands, settings
-from experiments.errors import UsageError
+from attn.positions import KINDS
+from experiments import build, commands, reproduce, run_folder, settings
+from experiments.errors import DataError, UsageError
 
 OPTIONAL = ("steps_per_call", "data.dir", "data.vocabulary_size", "data.max_length")
-FLAGS = ("model.learned_positions", "model.mask_padding")
+FLAGS = ("model.mask_padding",)
 NUMBERS = ("learning_rate", "model.dropout_rate")
-NAMES = ("data.name", "model.body")
+NAMES = ("data.name", "model.body", "model.positions")
 INTEGERS = tuple(sorted(settings.RULES.keys() - {*FLAGS, *NUMBERS, *NAMES, "data.dir", "model.output_dims"}))
 LONG = "x" * 3_000
 
@@ -26,7 +27,7 @@ TYPED_ALWAYS = ["nan", "inf", "-inf", "-1", "1e12", "abc", "", "[1, 2]", LONG, "
 TYPED = {
     **{field: [*TYPED_ALWAYS, "True", "3.5", "(1, 2)", "9" * 5_000, "1 000"] for field in INTEGERS},
     **{field: [*TYPED_ALWAYS, "True", "None", "1e3", "1.5e3", "(1, 2)", "0.1.2"] for field in NUMBERS},
-    **{field: [*TYPED_ALWAYS, "True", "None", "3.5", "imbd", "IMDB", "Transformer"] for field in NAMES},
+    **{field: [*TYPED_ALWAYS, "True", "None", "3.5", "imbd", "IMDB", "Transformer", "rotery"] for field in NAMES},
     **{field: [*TYPED_ALWAYS, "None", "2", "3.5", "yes!", "Truee", "(True,)"] for field in FLAGS},
     "model.output_dims": [
         "nan",
@@ -140,6 +141,7 @@ def test_bad_flag_is_refused(field: str, tmp_path: Path, capsys: pytest.CaptureF
         ("data.vocabulary_size", "4", 4),
         ("data.vocabulary_size", "65536", 65_536),
         *((field, "None", None) for field in OPTIONAL),
+        *(("model.positions", kind, kind) for kind in KINDS),
     ],
 )
 def test_bounds_are_accepted(field: str, typed: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -162,6 +164,7 @@ def test_bounds_are_accepted(field: str, typed: str, value: Any, tmp_path: Path,
         ("model.dropout", "model.dropout_rate"),
         ("model.num_head", "model.num_heads"),
         ("data.vocab_size", "data.vocabulary_size"),
+        ("model.learned_positions", "model.positions"),  # the flag that it was
         ("seed.x", "seed"),
     ],
 )
@@ -179,6 +182,12 @@ def test_unknown_field_is_told_its_neighbour(field: str, near: str, form: str, t
         ({"model.body": "attention", "model.num_heads": 1, "model.key_dim": 3}, "num_heads=1, key_dim=3"),
         ({"model.body": "multi_head"}, r"output_dims=\(16, 20\) does not hold num_layers=1 positive sizes"),
         ({"model.body": "multi_head", "model.num_layers": 3}, r"output_dims=\(16, 20\) does not hold num_layers=3"),
+        ({"model.positions": "rotary", "model.key_dim": 3}, "key_dim=3 is odd: positions='rotary' turns pairs"),
+        ({"model.positions": "sinusoidal", "model.embed_dim": 5}, "embed_dim=5 is odd: positions='sinusoidal' has"),
+        (
+            {"model.positions": "alibi", "model.body": "attention", "model.num_heads": 1},
+            "positions='alibi' is inside heads, and body 'attention' has no projections to them",
+        ),
     ],
 )
 def test_fields_that_do_not_go_together(changes: dict[str, Any], message: str):
@@ -208,10 +217,29 @@ def test_fingerprint_knows_what_changes_the_numbers():
         "seed": 1, "epochs": 3, "batch_size": 7, "learning_rate": 0.1, "data.name": "imdb", "data.vocabulary_size": 9,
         "data.max_length": 8, "model.body": "attention", "model.num_classes": 3, "model.embed_dim": 5, "model.num_layers": 2,
         "model.num_heads": 3, "model.key_dim": 4, "model.output_dims": (5,), "model.feedforward_dim": 6,
-        "model.learned_positions": True, "model.dropout_rate": 0.5, "model.mask_padding": not masked,
+        "model.positions": "learned", "model.dropout_rate": 0.5, "model.mask_padding": not masked,
     }  # fmt: skip
     assert {*same, *others} == settings.RULES.keys()
     assert len({settings.fingerprint(page({field: value})) for field, value in others.items()} | {own}) == len(others) + 1
+    assert len({settings.fingerprint(page({"model.positions": kind})) for kind in KINDS}) == len(KINDS)
+
+
+@pytest.mark.parametrize("model", settings.MODELS)
+def test_the_runs_of_the_ledger_are_found(model: str):
+    """They were hashed when positions were a flag, and take hours to train again."""
+    for seed in range(6):
+        config = settings.load_page(model, "imdb")
+        config.seed = seed
+        assert (reproduce.LEDGER / "runs" / f"{model}-seed_{seed}-{settings.fingerprint(config)}.jsonl").exists()
+
+
+def test_a_run_from_when_positions_were_a_flag_is_refused(tmp_path: Path):
+    content = settings.load_page("transformer_positional", "verdicts").to_dict()
+    content["model"] = {"learned_positions": True} | {k: v for k, v in content["model"].items() if k != "positions"}
+    run_folder.write_json(tmp_path / "config.json", content)
+    with pytest.raises(DataError, match=r"config.model.learned_positions is no field of the config") as refused:
+        run_folder.read_config(tmp_path)
+    assert "\n" not in str(refused.value)
 
 
 @examples(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

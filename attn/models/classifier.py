@@ -8,10 +8,12 @@ from flax import linen as nn
 
 from attn.initializers import glorot_uniform
 from attn.layers import keras
-from attn.masks import attendable_keys
+from attn.positions import KINDS, RELATIVE, Relative, rotary, sinusoidal
+from attn.score_mods import alibi, t5_relative_bias
 from attn.shapes import Array, Logits, Tokens, Valid
 
 PADDING = 0
+_T5_BUCKETS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +22,10 @@ class ClassifierConfig:
 
     body: "attention" is `num_layers` of Keras' Attention(use_scale=True), which has one head as wide as the embedding;
     "multi_head" is `num_layers` of MultiHeadAttention, the i-th to `output_dims[i]` features; "transformer" is
-    `num_layers` of TransformerBlock. dropout_rate drops the output of every sub-layer of the body. mask_padding hides
-    padding (token 0) from the keys and from the pooling.
+    `num_layers` of TransformerBlock. positions is one of `attn.positions.KINDS`: "learned" and the sinusoidal tables are
+    added to the embeddings, "rotary", "alibi" and "t5" are inside the attention of a body that projects to heads.
+    dropout_rate drops the output of every sub-layer of the body. mask_padding hides padding (token 0) from the keys and
+    from the pooling.
     """
 
     body: Literal["attention", "multi_head", "transformer"]
@@ -34,7 +38,7 @@ class ClassifierConfig:
     key_dim: int
     output_dims: tuple[int, ...]  # multi_head alone
     feedforward_dim: int  # transformer alone
-    learned_positions: bool
+    positions: str
     dropout_rate: float
     mask_padding: bool
 
@@ -55,6 +59,17 @@ class ClassifierConfig:
             )
         if self.body == "multi_head" and (len(self.output_dims) != self.num_layers or min(self.output_dims) < 1):
             raise ValueError(f"output_dims={self.output_dims} does not hold num_layers={self.num_layers} positive sizes")
+        self._check_positions()
+
+    def _check_positions(self):
+        if self.positions not in KINDS:
+            raise ValueError(f"positions={self.positions!r} is none of {', '.join(KINDS)}")
+        if self.positions in RELATIVE and self.body == "attention":
+            raise ValueError(f"positions={self.positions!r} is inside heads, and body 'attention' has no projections to them")
+        if self.positions == "rotary" and self.key_dim % 2:
+            raise ValueError(f"key_dim={self.key_dim} is odd: positions='rotary' turns pairs")
+        if self.positions in ("sinusoidal", "sinusoidal_split") and self.embed_dim % 2:
+            raise ValueError(f"embed_dim={self.embed_dim} is odd: positions={self.positions!r} has a cosine for each sine")
 
 
 class Classifier(nn.Module):
@@ -70,25 +85,42 @@ class Classifier(nn.Module):
         """
         config = self.config
         valid = tokens != PADDING if config.mask_padding else None
-        mask = None if valid is None else attendable_keys(valid)
-        positions = config.max_length if config.learned_positions else None
-        x = keras.TokenAndPositionEmbedding(config.vocabulary_size, config.embed_dim, positions, name="embedding")(tokens)
+        learned = config.max_length if config.positions == "learned" else None
+        x = keras.TokenAndPositionEmbedding(config.vocabulary_size, config.embed_dim, learned, name="embedding")(tokens)
+        if config.positions in ("sinusoidal", "sinusoidal_split"):
+            x = x + sinusoidal(*x.shape[-2:], interleaved=config.positions == "sinusoidal")
+        position = self._relative()
         for index in range(config.num_layers):
-            x = self._layer(index, x, mask, deterministic)
+            x = self._layer(index, x, valid, position, deterministic)
         return nn.Dense(config.num_classes, kernel_init=glorot_uniform(), name="logits")(mean_pool(x, valid))
 
-    def _layer(self, index: int, x: Array, mask: Array | None, deterministic: bool) -> Array:
+    def _relative(self) -> Relative | None:
+        """What positions do inside attention. T5's biases are one table that all layers share (its section 2.1)."""
+        config = self.config
+        if config.positions == "rotary":
+            return Relative(rotate=rotary)
+        if config.positions == "alibi":
+            return Relative(score_mod=alibi(config.num_heads))
+        if config.positions == "t5":
+            initial = nn.initializers.normal(config.embed_dim**-0.5)  # as the authors' own
+            return Relative(score_mod=t5_relative_bias(self.param("relative_bias", initial, (_T5_BUCKETS, config.num_heads))))
+        return None
+
+    def _layer(self, index: int, x: Array, valid: Valid | None, position: Relative | None, deterministic: bool) -> Array:
         config, name = self.config, f"{self.config.body}_{index}"
         if config.body == "transformer":
             block = keras.TransformerBlock(
                 config.num_heads, config.key_dim, config.feedforward_dim, config.dropout_rate, name=name
             )
-            return block(x, mask=mask, deterministic=deterministic)
+            return block(x, value_mask=valid, position=position, deterministic=deterministic)
         if config.body == "multi_head":
-            layer = keras.MultiHeadAttention(config.num_heads, config.key_dim, output_dim=config.output_dims[index], name=name)
+            layer = keras.MultiHeadAttention(
+                config.num_heads, config.key_dim, output_shape=config.output_dims[index], attention_axes=-2, name=name
+            )
+            x = layer(x, x, value_mask=valid, position=position)
         else:
-            layer = keras.Attention(use_scale=True, name=name)
-        return nn.Dropout(config.dropout_rate, deterministic=deterministic)(layer(x, x, mask=mask))
+            x = keras.Attention(use_scale=True, name=name)(x, x, value_mask=valid)
+        return nn.Dropout(config.dropout_rate, deterministic=deterministic)(x)
 
 
 def mean_pool(x: Array, valid: Valid | None) -> Array:

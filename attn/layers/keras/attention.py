@@ -1,109 +1,126 @@
-"""Keras' attention layers in linen, with the initialisers and epsilons of Keras 2.11.
+"""`keras.layers.Attention` and `keras.layers.AdditiveAttention`: scores of what they are given, without projections."""
 
-As in Keras they are called `(query, value, key=None)`: value before key, and key defaults to value. `mask` is that of
-`attn.attend`: bool, True means may attend, `[*B, N, T, S]` with each axis full or 1. Where Keras' own masks end in a uniform
-row (a query with no key), these give 0.
-"""
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, Literal
 
-import jax.numpy as jnp
+import jax
 from flax import linen as nn
+from jax import numpy as jnp
 
-from attn.dispatch import attend
-from attn.initializers import glorot_uniform, symmetric_uniform
-from attn.shapes import Array, Mask, Tokens
+from attn import scores
+from attn.dispatch import attend, attention_weights
+from attn.initializers import symmetric_uniform
+from attn.layers.keras import masking
+from attn.layers.keras.masking import Version
+from attn.masks import attendable_keys
+from attn.shapes import Array, Valid
 
 
-class Attention(nn.Module):
-    """`keras.layers.Attention` (dot score): softmax(q kᵀ) v without projections and without 1/√d.
+class _OfOneHead(nn.Module):
+    """What both have in common. A subclass has the fields `dropout`, `causal` and `version`, and `_score`."""
 
-    With `use_scale` the scores are multiplied by one trained scalar that starts at 1.
+    def __call__(
+        self,
+        query: Array,
+        value: Array,
+        key: Array | None = None,
+        *,
+        query_mask: Valid | None = None,
+        value_mask: Valid | None = None,
+        use_causal_mask: bool = False,
+        deterministic: bool = True,
+    ) -> Array:
+        """`[*B, T, D]`, `[*B, S, V]`, `[*B, S, D]` to `[*B, T, V]`.
+
+        Args:
+          query_mask: `[*B, T]`; the output of a masked query is 0.
+          value_mask: `[*B, S]`, of the keys too.
+          use_causal_mask: query t may attend to keys 0 … t, also where T ≠ S.
+          deterministic: False drops weights, and needs the rng named "dropout".
+        """
+        output = self._attend(attend, query, value, key, value_mask, use_causal_mask, deterministic)[..., 0, :]
+        return output if query_mask is None else jnp.where(query_mask[..., None], output, 0)
+
+    def attention_scores(
+        self,
+        query: Array,
+        value: Array,
+        key: Array | None = None,
+        *,
+        value_mask: Valid | None = None,
+        use_causal_mask: bool = False,
+        deterministic: bool = True,
+    ) -> Array:
+        """The weights `[*B, T, S]` after dropout, as Keras returns them (its MultiHeadAttention's are those before)."""
+        weights = functools.partial(attention_weights, after_dropout=True)
+        return self._attend(weights, query, value, key, value_mask, use_causal_mask, deterministic)[..., 0, :, :]
+
+    @nn.compact
+    def _attend(
+        self,
+        operator: Callable[..., Array],
+        query: Array,
+        value: Array,
+        key: Array | None,
+        value_mask: Valid | None,
+        use_causal_mask: bool,
+        deterministic: bool,
+    ) -> Array:
+        module: Any = self
+        masking.check_version(module.version)
+        mask = None if value_mask is None else attendable_keys(value_mask)
+        query, value, key = (x[..., None, :] for x in (query, value, value if key is None else key))  # one head
+        causal = use_causal_mask or module.causal
+        if module.version is None:
+            masks = masking.contract(mask, causal)
+        else:
+            masks = masking.lowered(mask, causal, 65504.0 if query.dtype == jnp.float16 else 1e9, query, key)
+        drop: dict[str, Any] = {}
+        if module.dropout and not deterministic:
+            drop = {"dropout_rate": module.dropout, "dropout_rng": self.make_rng("dropout")}
+        return operator(query, key, value, **module._score(query.shape[-1]), **masks, **drop)
+
+
+class Attention(_OfOneHead):
+    """`keras.layers.Attention` (2.11 to 3.15): softmax(score(q, k)) v without 1/√d.
+
+    score_mode "dot" is q · k, with `use_scale` times one trained scalar that starts at 1. "concat" is
+    concat_score_weight · Σ tanh(scale · (q + k)): two trained scalars that start at 1 (the second where `use_scale`), a sum
+    in spite of its name. `causal` is the constructor's argument of 2.11, since then `use_causal_mask` of the call.
     """
 
     use_scale: bool = False
+    score_mode: Literal["dot", "concat"] = "dot"
+    dropout: float = 0.0
+    causal: bool = False
+    version: Version | None = None
 
-    @nn.compact
-    def __call__(self, query: Array, value: Array, key: Array | None = None, *, mask: Mask | None = None) -> Array:
-        """`[*B, T, D]`, `[*B, S, V]`, `[*B, S, D]` to `[*B, T, V]`."""
-        key = value if key is None else key
-        scale = self.param("scale", nn.initializers.ones, ()) if self.use_scale else 1.0
-        query, key, value = (x[..., None, :] for x in (query, key, value))  # one head
-        return attend(query, key, value, mask=mask, scale=scale)[..., 0, :]
+    def _score(self, dim: int) -> dict[str, Any]:
+        del dim
+        if self.score_mode not in ("dot", "concat"):
+            raise ValueError(f"score_mode={self.score_mode!r} is neither 'dot' nor 'concat'")
+        scale: Any = self.param("scale", nn.initializers.ones, ()) if self.use_scale else 1.0
+        if self.score_mode == "dot":
+            return {"score": "dot", "scale": scale}
+        weight = self.param("concat_score_weight", nn.initializers.ones, ())
+        return {"score": scores.concat(weight, scale)}
 
 
-class MultiHeadAttention(nn.Module):
-    """`keras.layers.MultiHeadAttention`: every head projects to `key_dim` (its size is per head, not divided by heads).
+class AdditiveAttention(_OfOneHead):
+    """`keras.layers.AdditiveAttention` (2.11 to 3.15): scores scale · tanh(q + k), with a trained vector scale `[D]`.
 
-    Parameters are Keras' own, by name and shape: query, key `(D, N, H)`, value `(D, N, V)`, attention_output `(N, V, O)`.
+    Bahdanau et al. 2015 (section A.1.2) without the projections of query and key. `use_scale=False` is a vector of ones.
     """
 
-    num_heads: int
-    key_dim: int
-    value_dim: int | None = None  # None: key_dim
-    output_dim: int | None = None  # None: the query's last axis
-    use_bias: bool = True
+    use_scale: bool = True
+    dropout: float = 0.0
+    causal: bool = False
+    version: Version | None = None
 
-    @nn.compact
-    def __call__(self, query: Array, value: Array, key: Array | None = None, *, mask: Mask | None = None) -> Array:
-        """`[*B, T, D]`, `[*B, S, D']`, `[*B, S, D'']` to `[*B, T, output_dim]`."""
-        key = value if key is None else key
-        heads = attend(
-            self._heads("query", query, self.key_dim),
-            self._heads("key", key, self.key_dim),
-            self._heads("value", value, self.value_dim or self.key_dim),
-            mask=mask,
-        )
-        output_dim = self.output_dim or query.shape[-1]
-        kernel = (*heads.shape[-2:], output_dim)
-        return self._project("attention_output", kernel, "...tnv,nvo->...to")(heads)
-
-    def _heads(self, name: str, x: Array, head_dim: int) -> Array:
-        return self._project(name, (x.shape[-1], self.num_heads, head_dim), "...td,dnh->...tnh")(x)
-
-    def _project(self, name: str, shape: tuple[int, ...], einsum: str) -> nn.Einsum:
-        return nn.Einsum(shape, einsum, use_bias=self.use_bias, kernel_init=glorot_uniform(), name=name)
-
-
-class TransformerBlock(nn.Module):
-    """The post-norm encoder block of the Keras example "Text classification with Transformer" (A. Nandan, 2020).
-
-    x₁ = LN(x + drop(MHA(x, x))), then LN(x₁ + drop(Dense(relu(Dense(x₁))))), LayerNorm epsilon 1e-6 (not Keras' 1e-3).
-    """
-
-    num_heads: int
-    key_dim: int
-    feedforward_dim: int
-    dropout_rate: float = 0.1
-
-    @nn.compact
-    def __call__(self, x: Array, *, mask: Mask | None = None, deterministic: bool = True) -> Array:
-        """`[*B, T, D]` to the same; the rng named "dropout" is needed unless `deterministic`."""
-
-        def add_and_norm(x: Array, branch: Array) -> Array:
-            branch = nn.Dropout(self.dropout_rate, deterministic=deterministic)(branch)
-            return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False)(x + branch)
-
-        x = add_and_norm(x, MultiHeadAttention(self.num_heads, self.key_dim)(x, x, mask=mask))
-        hidden = nn.relu(nn.Dense(self.feedforward_dim, kernel_init=glorot_uniform())(x))
-        return add_and_norm(x, nn.Dense(x.shape[-1], kernel_init=glorot_uniform())(hidden))
-
-
-class TokenAndPositionEmbedding(nn.Module):
-    """Token embeddings, and with `max_length` learned position embeddings added (Keras' example of the same name)."""
-
-    vocabulary_size: int
-    embed_dim: int
-    max_length: int | None = None  # None: no positions
-
-    @nn.compact
-    def __call__(self, tokens: Tokens) -> Array:
-        """`[*B, T]` to `[*B, T, D]`. Raises ValueError where T is more than `max_length`."""
-        x = self._table("tokens", self.vocabulary_size)(tokens)
-        if self.max_length is None:
-            return x
-        length = tokens.shape[-1]
-        if length > self.max_length:
-            raise ValueError(f"tokens {tokens.shape} are longer than max_length={self.max_length} positions")
-        return x + self._table("positions", self.max_length)(jnp.arange(length))
-
-    def _table(self, name: str, rows: int) -> nn.Embed:
-        return nn.Embed(rows, self.embed_dim, embedding_init=symmetric_uniform(), name=name)
+    def _score(self, dim: int) -> dict[str, Any]:
+        if not self.use_scale:
+            return {"score": scores.additive(jnp.ones(dim))}
+        init: jax.nn.initializers.Initializer = symmetric_uniform(math.sqrt(3 / dim))  # glorot of one axis: both fans are D
+        return {"score": scores.additive(self.param("scale", init, (dim,)))}
