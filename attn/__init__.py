@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from attn import mask_mods, score_mods, scores
+    from attn import mask_mods, parity, positions, score_mods, scores
     from attn.dispatch import attend, attention_weights, explain
     from attn.optimizers import keras_adam
     from attn.statistics import attention_statistics, merge_attention
@@ -19,7 +19,7 @@ _HOMES = {
     "merge_attention": "attn.statistics",
     "keras_adam": "attn.optimizers",
 }
-_MODULES = ("mask_mods", "score_mods", "scores")
+_MODULES = ("mask_mods", "parity", "positions", "score_mods", "scores")
 __all__ = [
     "__version__",
     "attend",
@@ -29,6 +29,8 @@ __all__ = [
     "keras_adam",
     "mask_mods",
     "merge_attention",
+    "parity",
+    "positions",
     "score_mods",
     "scores",
 ]

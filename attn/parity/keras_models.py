@@ -1,0 +1,144 @@
+"""Whole Keras models of the blog's four architectures as our classifier, and back.
+
+The layers of a model are told by their kinds: Embedding (a second one is of the positions), Attention or MultiHeadAttention,
+LayerNormalization and Dense, the last Dense being the logits. Their sizes are checked, and since how they are connected
+cannot be read from them, the two models' answers to the same tokens.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from attn.models.classifier import Classifier, ClassifierConfig
+from attn.parity import keras
+from attn.parity.keras import Params
+
+_TOLERANCE = 1e-4  # of the largest log probability, or of 1
+Layers = dict[tuple[str, ...], Any]
+
+
+def from_model(model: Any) -> tuple[Classifier, Params]:
+    """The classifier and its `{"params": …}`; raises ValueError as `attn.parity.from_keras` says."""
+    config, layers = _read(model)
+    params: Params = {}
+    for path, layer in layers.items():
+        node = params
+        for name in path[:-1]:
+            node = node.setdefault(name, {})
+        node[path[-1]] = keras.weights_of(layer)
+    classifier = Classifier(config)
+    _compare(model, classifier, {"params": params})
+    return classifier, {"params": params}
+
+
+def to_model(params: Params, model: Any) -> Any:
+    """The model with the classifier's params."""
+    config, layers = _read(model)
+    keras.write(layers, params)
+    _compare(model, Classifier(config), {"params": params})
+    return model
+
+
+def _read(model: Any) -> tuple[ClassifierConfig, Layers]:
+    """The classifier's config, and at which path of its params each Keras layer belongs."""
+    found = _by_kind(model)
+    embeddings, attention, heads = found["Embedding"], found["Attention"], found["MultiHeadAttention"]
+    norms, dense = found["LayerNormalization"], found["Dense"]
+    if len(embeddings) not in (1, 2) or not dense or bool(attention) == bool(heads):
+        counts = ", ".join(f"{len(layers)} {kind}" for kind, layers in found.items())
+        raise ValueError(
+            f"Keras model {model.name!r} has {counts}: it must have 1 Embedding, or 2 with positions, either Attention or "
+            "MultiHeadAttention, and Dense"
+        )
+    body = "attention" if attention else "transformer" if norms else "multi_head"
+    layers: Layers = {("embedding", name): x for name, x in zip(("tokens", "positions"), embeddings, strict=False)}
+    for index, layer in enumerate(attention or heads):
+        name = f"{body}_{index}"
+        if body != "transformer":
+            layers[(name,)] = layer
+            continue
+        layers[(name, "MultiHeadAttention_0")] = layer
+        for of_block, kind in ((norms, "LayerNorm"), (dense[:-1], "Dense")):
+            layers |= {(name, f"{kind}_{i}"): x for i, x in enumerate(of_block[2 * index : 2 * index + 2])}
+    layers[("logits",)] = dense[-1]
+    used = {id(layer) for layer in layers.values()}
+    left = [layer for kind in found.values() for layer in kind if id(layer) not in used]
+    if left:
+        raise ValueError(f"{keras.name_of(left[0])} of Keras model {model.name!r} has no place in a {body} classifier")
+    return _config(body, layers, model), layers
+
+
+def _by_kind(model: Any) -> dict[str, list[Any]]:
+    """Its layers with weights, those inside of other layers too, in the order in which they were made."""
+    found: dict[str, list[Any]] = {
+        kind: [] for kind in ("Embedding", "Attention", "MultiHeadAttention", "LayerNormalization", "Dense")
+    }
+
+    def visit(layer: Any) -> None:
+        kind = keras.kind_of(layer)
+        if kind in found:
+            found[kind].append(layer)
+        elif inner := list(layer._flatten_layers(include_self=False, recursive=False)):
+            for x in inner:
+                visit(x)
+        elif layer.weights:
+            raise ValueError(f"{keras.name_of(layer)} is a {kind}: it has weights, and no partner in the classifier")
+
+    visit(model)
+    return found
+
+
+def _config(body: str, layers: Layers, model: Any) -> ClassifierConfig:
+    tokens, logits = layers["embedding", "tokens"], layers[("logits",)]
+    positions = layers.get(("embedding", "positions"))
+    embed_dim = tokens.output_dim
+    attention = [x for path, x in layers.items() if keras.kind_of(x) in ("Attention", "MultiHeadAttention")]
+    inner = [x for path, x in layers.items() if path[-1] == "Dense_0"]
+    config = attention[0].get_config()
+    for layer in attention:
+        if body == "attention":
+            keras.refuse(layer, use_scale=True, score_mode="dot", dropout=0.0)
+        else:
+            keras.refuse(layer, use_gate=False, use_bias=True, dropout=0.0, value_dim=config["key_dim"], sliding_window=None)
+            keras.refuse(layer, num_heads=config["num_heads"], key_dim=config["key_dim"])
+    for layer in layers.values():
+        keras.refuse(layer, epsilon=1e-6, activation="relu") if layer in inner else keras.refuse(layer, epsilon=1e-6)
+    return ClassifierConfig(
+        body=body,  # pyright: ignore[reportArgumentType]
+        vocabulary_size=tokens.input_dim,
+        max_length=positions.input_dim if positions is not None else _length(model),
+        num_classes=logits.units,
+        embed_dim=embed_dim,
+        num_layers=len(attention),
+        num_heads=config.get("num_heads", 1),
+        key_dim=config.get("key_dim", embed_dim),
+        output_dims=tuple(int(x.get_weights()[-1].shape[-1]) for x in attention) if body == "multi_head" else (),
+        feedforward_dim=inner[0].units if inner else 1,
+        positions="learned" if positions is not None else "none",
+        dropout_rate=0.0,  # Keras' own Dropout layers are gone: train with the rate that you want
+        mask_padding=bool(tokens.mask_zero),
+    )
+
+
+def _length(model: Any) -> int:
+    return int(model.input_shape[1] or 1)
+
+
+def _compare(model: Any, classifier: Classifier, params: Params) -> None:
+    """Raises where the two models' log probabilities of the same tokens differ."""
+    config = classifier.config
+    tokens = np.random.default_rng(0).integers(1, config.vocabulary_size, (2, config.max_length)).astype(np.int32)
+    theirs = np.asarray(model(tokens), np.float64)
+    if keras.kind_of(model) and model.layers[-1].get_config().get("activation") == "softmax":
+        theirs = np.log(np.maximum(theirs, 1e-30))
+    theirs = theirs - np.log(np.sum(np.exp(theirs), axis=-1, keepdims=True))
+    logits = jnp.asarray(classifier.apply(params, jnp.asarray(tokens)))
+    ours = np.asarray(jax.nn.log_softmax(logits), np.float64)
+    difference = np.abs(theirs - ours).max()
+    if not difference <= _TOLERANCE * max(1.0, np.abs(ours).max()):
+        raise ValueError(
+            f"Keras model {model.name!r} has the layers of a {config.body} classifier, connected otherwise: on the same tokens "
+            f"their log probabilities differ by {difference:.2g}"
+        )

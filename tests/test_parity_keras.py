@@ -1,0 +1,192 @@
+"""Our Keras layers against the installed Keras 3.15 on JAX: outputs, scores and gradients, with the same weights."""
+
+import importlib
+import importlib.util
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attn import parity
+from attn.parity import keras as partner
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="needs the extra peers: make test EXTRAS=peers"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras 3.15's variables
+    pytest.mark.usefixtures("fast_compilation"),
+]
+B, T, S, D, E = 2, 5, 7, 6, 9
+RNG = np.random.default_rng(0)
+QUERY, KEY, VALUE = (RNG.normal(size=shape) for shape in ((B, T, D), (B, S, D), (B, S, E)))
+VALUE_MASK = np.array([[True, True, False, True, True, True, False], [True, False, False, False, True, True, True]])
+QUERY_MASK = np.array([[True, True, True, False, True], [False, True, True, True, False]])
+PAIRS = RNG.random((B, 3, T, S)) < 0.6
+PAIRS[..., 0] = True
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    os.environ["KERAS_BACKEND"] = "jax"
+    return importlib.import_module("keras")
+
+
+def randomise(layer):
+    rng = np.random.default_rng(1)
+    layer.set_weights([(0.5 * rng.normal(size=w.shape)).astype(w.dtype) for w in layer.get_weights()])
+
+
+def functional(layer):
+    """A Keras layer as a function of its weights and inputs, that JAX can differentiate."""
+
+    def call(weights, inputs, **options):
+        variables = [jnp.asarray(weight) for weight in weights]
+        output, _ = layer.stateless_call(variables, [v.value for v in layer.non_trainable_variables], *inputs, **options)
+        return output
+
+    return call
+
+
+def agree(theirs, ours, tolerance):
+    """To the largest entry of all: a scalar's gradient is a sum that cancels."""
+    expected = [np.asarray(x, np.float64) for x in jax.tree.leaves(theirs)]
+    scale = max(np.abs(x).max(initial=0) for x in expected)
+    for actual, wanted in zip(jax.tree.leaves(ours), expected, strict=True):
+        assert actual.shape == wanted.shape
+        np.testing.assert_allclose(np.asarray(actual, np.float64), wanted, rtol=0, atol=tolerance * scale)
+
+
+def compare(layer, inputs, theirs_call, ours_call, tolerance, version=None):
+    """Values and gradients of the same cotangent, of inputs and of weights; and the scores."""
+    module, params = parity.from_keras(layer, version=version)
+    weights = layer.get_weights()
+    function = functional(layer)
+
+    def theirs(weights, inputs):
+        return theirs_call(function, weights, inputs)
+
+    def ours(params, inputs):
+        return ours_call(module, params, inputs)
+
+    output, pull = jax.vjp(theirs, weights, inputs)
+    mine, pull_mine = jax.vjp(ours, params, inputs)
+    assert jax.tree.map(lambda x: x.shape, output) == jax.tree.map(lambda x: x.shape, mine)
+    cotangents = [[jnp.asarray(np.random.default_rng(3).normal(size=x.shape), x.dtype) for x in out] for out in (output, mine)]
+    of_weights, of_inputs = pull(tuple(cotangents[0]))
+    of_params, of_mine = pull_mine(tuple(cotangents[1]))
+    names = partner.weight_names(layer)
+    flat = [partner.at(of_params["params"], name) for name in names]
+    for x, y in ((output[0], mine[0]), (output[1], mine[1]), ((of_inputs, of_weights), (of_mine, flat))):
+        agree(x, y, tolerance)
+
+
+SCORED: dict[str, tuple[str, dict[str, Any]]] = {
+    "dot": ("Attention", {}),
+    "scaled": ("Attention", {"use_scale": True}),
+    "concat": ("Attention", {"score_mode": "concat"}),
+    "concat, scaled": ("Attention", {"score_mode": "concat", "use_scale": True}),
+    "additive": ("AdditiveAttention", {}),
+    "additive, no scale": ("AdditiveAttention", {"use_scale": False}),
+}
+MASKS: dict[str, dict[str, Any]] = {
+    "unmasked": {},
+    "value mask": {"value_mask": VALUE_MASK},
+    "both masks": {"query_mask": QUERY_MASK, "value_mask": VALUE_MASK},
+    "causal": {"use_causal_mask": True},
+    "causal, both": {"query_mask": QUERY_MASK, "value_mask": VALUE_MASK, "use_causal_mask": True},
+}
+
+
+@pytest.mark.parametrize("masks, dtype", [*((masks, "float32") for masks in MASKS), ("causal, both", "float64")])
+@pytest.mark.parametrize("name", SCORED)
+def test_attention(keras, name, masks, dtype):
+    """With scores, in one call: Keras returns both."""
+    kind, options = SCORED[name]
+    chosen = MASKS[masks]
+    # Keras' tanh returns float32, and so is all that follows it, also where everything else is float64.
+    tolerance = 1e-12 if dtype == "float64" and name in ("dot", "scaled") else 1e-6
+    with jax.enable_x64(dtype == "float64"):
+        layer = getattr(keras.layers, kind)(**options, dtype=dtype)
+        inputs = [jnp.asarray(x, dtype) for x in (QUERY, VALUE, KEY)]
+        layer(inputs)
+        randomise(layer)
+        mask = [chosen.get("query_mask"), chosen.get("value_mask")]
+        mask = mask if any(x is not None for x in mask) else None
+        causal = chosen.get("use_causal_mask", False)
+
+        def theirs(function, weights, inputs):
+            return function(weights, [inputs], mask=mask, use_causal_mask=causal, return_attention_scores=True)
+
+        def ours(module, params, inputs):
+            scored = {name: value for name, value in chosen.items() if name != "query_mask"}
+            return module.apply(params, *inputs, **chosen), module.apply(params, *inputs, **scored, method="attention_scores")
+
+        compare(layer, inputs, theirs, ours, tolerance)
+
+
+HEADED: dict[str, tuple[str, dict[str, Any]]] = {
+    "multi-head": ("MultiHeadAttention", {"num_heads": 3, "key_dim": 4}),
+    "no bias, output": ("MultiHeadAttention", {"num_heads": 3, "key_dim": 4, "use_bias": False, "output_shape": 11}),
+    "output of two axes": ("MultiHeadAttention", {"num_heads": 3, "key_dim": 4, "output_shape": (2, 8)}),
+    "grouped": ("GroupQueryAttention", {"head_dim": 4, "num_query_heads": 3, "num_key_value_heads": 1}),
+}
+HEAD_MASKS: dict[str, dict[str, Any]] = {
+    "unmasked": {},
+    "value mask": {"value_mask": VALUE_MASK},
+    "key mask": {"key_mask": VALUE_MASK},
+    "causal": {"use_causal_mask": True},
+    "pairs": {"attention_mask": PAIRS[0, 0]},
+    "pairs by example": {"attention_mask": PAIRS[:, 0]},
+    "pairs by head, causal": {"attention_mask": PAIRS, "use_causal_mask": True},
+    "all": {"value_mask": VALUE_MASK, "key_mask": VALUE_MASK[:, ::-1] | (np.arange(S) == 0), "attention_mask": PAIRS[:, 0]},
+}
+
+
+@pytest.mark.parametrize(
+    "masks, dtype", [*((masks, "float32") for masks in HEAD_MASKS), ("all", "float64"), ("causal", "float64")]
+)
+@pytest.mark.parametrize("name", HEADED)
+def test_multi_head_attention(keras, name, masks, dtype):
+    """The output of Keras' fused path, whose softmax is float32 for float64 too, and output and scores of the other."""
+    kind, options = HEADED[name]
+    chosen = HEAD_MASKS[masks]
+    with jax.enable_x64(dtype == "float64"):
+        layer = getattr(keras.layers, kind)(**options, dtype=dtype)
+        query, value, key = (jnp.asarray(x, dtype) for x in (QUERY, VALUE, KEY))
+        layer(query, value, key)
+        randomise(layer)
+
+        def theirs(function, weights, inputs):
+            output, scores = function(weights, inputs, **chosen, return_attention_scores=True)
+            fused = function(weights, inputs, **chosen) if dtype == "float32" else output
+            return jnp.stack([fused, output]), scores
+
+        def ours(module, params, inputs):
+            output = module.apply(params, *inputs, **chosen)
+            return jnp.stack([output, output]), module.apply(params, *inputs, **chosen, method="attention_scores")
+
+        compare(layer, [query, value, key], theirs, ours, 1e-6 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize(
+    "axes, masked", [(None, False), ((1, 2), True), ((2,), False), ((-2,), True), (1, False), ((2, 1), True)]
+)
+def test_attention_over_chosen_axes(keras, axes, masked):
+    """Inputs of rank 4: over both axes as one sequence, or over one with the other as a batch."""
+    x = jnp.asarray(RNG.normal(size=(B, 3, 4, D)), jnp.float32)
+    layer = keras.layers.MultiHeadAttention(2, 5, attention_axes=axes)
+    layer(x, x)
+    randomise(layer)
+    sizes = [x.shape[axis] for axis in layer.attention_axes]
+    mask = np.random.default_rng(5).random((B, *sizes, *sizes)) < 0.7
+    chosen: dict[str, Any] = {"attention_mask": mask | np.eye(mask[0].size, dtype=bool)[0, 0]} if masked else {}
+
+    def theirs(function, weights, inputs):
+        return function(weights, [*inputs, *inputs], **chosen), jnp.zeros(1)
+
+    def ours(module, params, inputs):
+        return module.apply(params, *inputs, *inputs, **chosen), jnp.zeros(1)
+
+    compare(layer, [x], theirs, ours, 2e-6)

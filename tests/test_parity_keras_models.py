@@ -1,0 +1,178 @@
+"""Whole Keras models of the blog's architectures in and out; and which are refused."""
+
+import importlib
+import importlib.util
+import os
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from attn import parity
+from experiments import settings
+from experiments.data import imdb_arrays
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="needs the extra peers: make test EXTRAS=peers"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras 3.15's variables
+]
+PAGES = ("single_head", "multi_head", "transformer", "transformer_positional")
+WORDS, LENGTH = 10_000, 256
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    os.environ["KERAS_BACKEND"] = "jax"
+    return importlib.import_module("keras")
+
+
+def block_class(layers):
+    """As in the Keras example, a layer that holds layers."""
+
+    class TransformerBlock(layers.Layer):
+        def __init__(self, heads, key_dim, width, inner):
+            super().__init__()
+            self.att = layers.MultiHeadAttention(num_heads=heads, key_dim=key_dim)
+            self.ffn = importlib.import_module("keras").Sequential(
+                [layers.Dense(inner, activation="relu"), layers.Dense(width)]
+            )
+            self.layernorm1, self.layernorm2 = (layers.LayerNormalization(epsilon=1e-6) for _ in range(2))
+
+        def call(self, x):
+            x = self.layernorm1(x + self.att(x, x))
+            return self.layernorm2(x + self.ffn(x))
+
+    return TransformerBlock
+
+
+def embedding_class(layers, arange):
+    class TokenAndPositionEmbedding(layers.Layer):
+        def __init__(self, words, width, length):
+            super().__init__()
+            self.token_emb = layers.Embedding(words, width)
+            self.pos_emb = layers.Embedding(length, width) if length else None
+
+        def call(self, x):
+            tokens = self.token_emb(x)
+            return tokens if self.pos_emb is None else tokens + self.pos_emb(arange(x.shape[-1]))
+
+    return TokenAndPositionEmbedding
+
+
+def build(keras, page, words=WORDS, length=LENGTH, activation="softmax"):
+    layers, config = keras.layers, settings.model_config(settings.load_page(page, "imdb"), words, length)
+    tokens = keras.Input((length,), dtype="int32")
+    positions = length if config.positions == "learned" else None
+    x = embedding_class(layers, keras.ops.arange)(words, config.embed_dim, positions)(tokens)
+    for index in range(config.num_layers):
+        if config.body == "attention":
+            x = layers.Attention(use_scale=True)([x, x])
+        elif config.body == "multi_head":
+            x = layers.MultiHeadAttention(config.num_heads, config.key_dim, output_shape=config.output_dims[index])(x, x)
+        else:
+            x = block_class(layers)(config.num_heads, config.key_dim, config.embed_dim, config.feedforward_dim)(x)
+    x = layers.Dropout(0.1)(layers.GlobalAveragePooling1D()(x))
+    model = keras.Model(tokens, layers.Dense(config.num_classes, activation=activation)(x))
+    rng = np.random.default_rng(0)
+    model.set_weights([(0.3 * rng.normal(size=w.shape)).astype(np.float32) for w in model.get_weights()])
+    return model, config
+
+
+def logits(model, tokens):
+    """Of a Keras model that ends in a softmax, up to a constant of the row."""
+    return centred(np.log(np.asarray(model(tokens), np.float64)))
+
+
+def centred(x):
+    return x - x.mean(axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_blog_models_logits_on_real_reviews(keras, page, imdb_data_dir):
+    tokens = imdb_arrays.load(data_dir=imdb_data_dir).test().tokens[:512].astype(np.int32)
+    model, config = build(keras, page)
+    model.set_weights([w / 3 for w in model.get_weights()])  # probabilities of 1 have no logits
+    classifier, params = parity.from_keras(model)
+    assert (classifier.config.body, classifier.config.positions) == (config.body, config.positions)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == model.count_params()
+    ours = np.concatenate([np.asarray(jax.jit(classifier.apply)(params, part)) for part in np.split(tokens, 8)])
+    theirs = np.concatenate([logits(model, part) for part in np.split(tokens, 8)])
+    assert np.abs(theirs).max() > 0.01
+    np.testing.assert_allclose(centred(ours), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_there_and_back_are_the_same_bits(keras, page):
+    model, _ = build(keras, page, words=50, length=11)
+    before = model.get_weights()
+    classifier, params = parity.from_keras(model)
+    tokens = np.random.default_rng(1).integers(1, 50, (3, 11)).astype(np.int32)
+    names = jax.tree.structure(classifier.init(jax.random.key(0), tokens)["params"])
+    assert jax.tree.structure(params["params"]) == names
+    model.set_weights([np.zeros_like(w) for w in before])
+    assert parity.to_keras(params, model) is model
+    for now, was in zip(model.get_weights(), before, strict=True):
+        assert now.tobytes() == was.tobytes()
+
+
+def test_a_model_that_is_connected_otherwise_is_refused(keras):
+    """Pre-norm has the same layers."""
+    layers = keras.layers
+    tokens = keras.Input((9,), dtype="int32")
+    x = layers.Embedding(30, 6)(tokens)
+    normed = layers.LayerNormalization(epsilon=1e-6)
+    after = layers.LayerNormalization(epsilon=1e-6)
+    y = normed(x)
+    x = x + layers.MultiHeadAttention(2, 3)(y, y)
+    x = after(x + layers.Dense(6)(layers.Dense(7, activation="relu")(x)))
+    model = keras.Model(tokens, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
+    with pytest.raises(ValueError, match=r"has the layers of a transformer classifier, connected otherwise"):
+        parity.from_keras(model)
+
+
+def test_a_foreign_layer_of_a_model_is_named(keras):
+    layers = keras.layers
+    tokens = keras.Input((9,), dtype="int32")
+    x = layers.Embedding(30, 6)(tokens)
+    x = layers.Attention(use_scale=True)([x, x])
+    recurrent = keras.Model(tokens, layers.Dense(2)(layers.GRU(4, name="gru_a")(x)))
+    with pytest.raises(ValueError, match=r"'.*' is a GRU.*: it has weights, and no partner"):
+        parity.from_keras(recurrent)
+    no_scale = layers.Attention()([layers.Embedding(30, 6)(tokens)] * 2)
+    model = keras.Model(tokens, layers.Dense(2)(layers.GlobalAveragePooling1D()(no_scale)))
+    with pytest.raises(ValueError, match=r"has use_scale=False: only True has a partner here"):
+        parity.from_keras(model)
+    with pytest.raises(ValueError, match=r"has 0 Embedding, 0 Attention, 0 MultiHeadAttention, 0 LayerNormalization, 1 Dense"):
+        parity.from_keras(keras.Sequential([keras.Input((4,)), layers.Dense(2)]))
+
+
+REFUSED = {
+    "gate": (lambda layers: layers.MultiHeadAttention(2, 3, use_gate=True), r"has use_gate=True: only False has a partner"),
+    "window": (lambda layers: layers.MultiHeadAttention(2, 3, sliding_window=2), r"has sliding_window=2: only None has"),
+    "not built": (lambda layers: layers.MultiHeadAttention(2, 3), r"has 0 weights where 8 belong: is it built\? Call it once"),
+    "another layer": (lambda layers: layers.Dense(3), r"is a Dense: there is a partner for Attention, AdditiveAttention, "),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_layer_without_a_partner_is_refused(keras, name):
+    make, message = REFUSED[name]
+    layer = make(keras.layers)
+    with pytest.raises(ValueError, match=message) as caught:
+        parity.from_keras(layer)
+    assert "\n" not in str(caught.value)
+
+
+def test_params_that_do_not_fit_leave_a_layer_as_it_was(keras):
+    layer = keras.layers.MultiHeadAttention(2, 3)
+    x = np.ones((1, 4, 6), np.float32)
+    layer(x, x)
+    before = layer.get_weights()
+    _, params = parity.from_keras(layer)
+    params = jax.tree.map(np.ones_like, params)
+    params["params"]["attention_output"]["bias"] = np.ones(7, np.float32)
+    with pytest.raises(ValueError, match=r"params attention_output/bias \(7,\) does not fit Keras layer '.*', \(6,\)"):
+        parity.to_keras(params, layer)
+    for now, was in zip(layer.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, was)
