@@ -42,6 +42,62 @@ def test_attention_takes_value_before_key():
     assert not np.allclose(output, keras.Attention().apply({}, query, key, value), atol=1e-2)
 
 
+HAND = [np.array([x], np.float32) for x in ([[1, 0], [0, 1]], [[1, 2], [3, 4]], [[0, 1], [1, 0]])]  # query, value, key
+ALIKE = 1 / (1 + np.exp(-1.0))  # softmax of (0, 1); of (2 tanh 1, tanh 2) it is this:
+SUMMED = 1 / (1 + np.exp(np.tanh(2.0) - 2 * np.tanh(1.0)))
+
+
+@pytest.mark.parametrize(
+    "layer, params, printed, first",
+    [
+        (keras.Attention(), {}, [[2.462, 3.462], [1.538, 2.538]], 1 - ALIKE),
+        (keras.Attention(score_mode="concat"), {"concat_score_weight": 1.0}, [[1.727, 2.727], [2.272, 3.272]], SUMMED),
+        (keras.AdditiveAttention(use_scale=False), {}, [[1.727, 2.727], [2.272, 3.272]], SUMMED),
+        (keras.AdditiveAttention(), {"scale": np.ones(2)}, [[1.727, 2.727], [2.272, 3.272]], SUMMED),
+    ],
+)
+def test_vectors_worked_by_hand(layer, params, printed, first):
+    """Those of Keras' own tests, which it prints to three digits; here to all of them."""
+    output = layer.apply({"params": params}, *HAND)
+    np.testing.assert_allclose(output[0], printed, atol=1e-3)
+    weights = np.array([[first, 1 - first], [1 - first, first]])
+    np.testing.assert_allclose(layer.apply({"params": params}, *HAND, method="attention_scores")[0], weights, rtol=1e-6)
+    np.testing.assert_allclose(output[0], weights @ HAND[1][0], rtol=1e-6)
+
+
+def test_identity_kernels_give_the_scaled_softmax_of_the_identity():
+    """Keras' test_correctness: every head of 8 gives the weights e^(1/√8) to its own key, and 1 to the seven others."""
+    size = 8
+    kernel, value = np.repeat(np.eye(size)[:, None], size, axis=1), np.arange(size * size).reshape(size, size) / 100.0
+    projections = {name: {"kernel": kernel, "bias": np.zeros((size, size))} for name in ("query", "key", "value")}
+    output = {"kernel": np.repeat(np.eye(size)[None], size, axis=0), "bias": np.zeros(size)}
+    layer = keras.MultiHeadAttention(size, size)
+    found = layer.apply(
+        {"params": {**projections, "attention_output": output}}, *(jnp.asarray(x) for x in (np.eye(size), value, np.eye(size)))
+    )
+    own = np.exp(size**-0.5)
+    weights = (np.ones((size, size)) + (own - 1) * np.eye(size)) / (own + size - 1)
+    np.testing.assert_allclose(found, size * weights @ value, rtol=1e-5)
+
+
+def test_the_mask_of_keras_own_test():
+    """Its test_masking: padded queries and values, causal or not, are the pairs that may attend."""
+    tokens, values = np.array([[1, 2, 3, 0, 0], [3, 3, 1, 1, 2], [1, 0, 0, 0, 0]]), np.array([[5, 4, 0], [3, 0, 0], [2, 1, 1]])
+    pairs = np.array([[[1, 1, 0]] * 3 + [[0, 0, 0]] * 2, [[1, 0, 0]] * 5, [[1, 1, 1]] + [[0, 0, 0]] * 4], bool)
+    rng = np.random.default_rng(0)
+    query, value = (jnp.asarray(rng.normal(size=(*x.shape, 8)), jnp.float32) for x in (tokens, values))
+    layer = keras.MultiHeadAttention(2, 2)
+    params = randomised(layer.init(jax.random.key(0), query, value))
+    for causal in (False, True):
+        masks = {"query_mask": tokens != 0, "value_mask": values != 0, "use_causal_mask": causal}
+        allowed = pairs & np.tri(5, 3, dtype=bool) if causal else pairs
+        scores = layer.apply(params, query, value, **masks, method="attention_scores")
+        np.testing.assert_array_equal(np.asarray(scores) > 0, np.broadcast_to(allowed[:, None], scores.shape))
+        np.testing.assert_array_equal(
+            layer.apply(params, query, value, **masks), layer.apply(params, query, value, attention_mask=allowed)
+        )
+
+
 def test_multi_head_attention_is_projection_attention_projection():
     query, value = inputs()
     layer = keras.MultiHeadAttention(num_heads=2, key_dim=3, value_dim=4, output_shape=E)

@@ -44,7 +44,7 @@ CASES = {
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("float64", 1e-12)])
 @pytest.mark.parametrize("case", CASES)
-def test_they_agree(case, dtype, tolerance):
+def test_they_agree(record_property, case, dtype, tolerance):
     fields, mask = CASES[case]
     with jax.enable_x64(dtype == "float64"):
         given = inputs(dtype, (B, 2) if "two axes" in case else (B,))
@@ -74,17 +74,23 @@ def test_they_agree(case, dtype, tolerance):
             params, ours
         )
         theirs, found = (flatten(x["params"]) for x in (parity.from_flax(module, theirs)[1], found))
+    differences = []
     for a, b in zip(found_arrays, arrays, strict=True):
         assert a.dtype == dtype
-        close(a, b, tolerance * np.abs(b).max())
+        differences.append(close(a, b, tolerance * np.abs(b).max()) / np.abs(b).max())
+    record_property("values", max(differences[:2]))
     assert found.keys() == theirs.keys()
     for name, gradient in theirs.items():  # softmax does not see the key's bias: its gradient is rounding, in both
-        close(found[name], gradient, tolerance * np.abs(theirs["query/bias" if name == "key/bias" else name]).max())
+        largest = np.abs(theirs["query/bias" if name == "key/bias" else name]).max()
+        differences.append(close(found[name], gradient, tolerance * largest) / largest)
+    record_property("gradients", max(differences[2:]))
 
 
 def close(found, expected, distance):
     assert found.shape == expected.shape
-    assert np.abs(np.asarray(found) - np.asarray(expected)).max() <= distance
+    difference = np.abs(np.asarray(found) - np.asarray(expected)).max()
+    assert difference <= distance
+    return difference
 
 
 def test_a_query_with_no_key_is_uniform_there_and_the_bias_here():

@@ -49,17 +49,17 @@ def functional(layer):
     return call
 
 
-def agree(theirs, ours, tolerance):
-    """To the largest entry of all: a scalar's gradient is a sum that cancels."""
+def difference(theirs, ours):
+    """The largest, over the largest entry of all: a scalar's gradient is a sum that cancels."""
     expected = [np.asarray(x, np.float64) for x in jax.tree.leaves(theirs)]
     scale = max(np.abs(x).max(initial=0) for x in expected)
-    for actual, wanted in zip(jax.tree.leaves(ours), expected, strict=True):
-        assert actual.shape == wanted.shape
-        np.testing.assert_allclose(np.asarray(actual, np.float64), wanted, rtol=0, atol=tolerance * scale)
+    found = [np.asarray(x, np.float64) for x in jax.tree.leaves(ours)]
+    assert [x.shape for x in found] == [x.shape for x in expected]
+    return max(np.abs(x - y).max() for x, y in zip(found, expected, strict=True)) / scale
 
 
-def compare(layer, inputs, theirs_call, ours_call, tolerance, version=None):
-    """Values and gradients of the same cotangent, of inputs and of weights; and the scores."""
+def compare(record_property, layer, inputs, theirs_call, ours_call, tolerance, version=None):
+    """Values and scores, and gradients of inputs and weights from the same cotangents."""
     module, params = parity.from_keras(layer, version=version)
     weights = layer.get_weights()
     function = functional(layer)
@@ -78,8 +78,13 @@ def compare(layer, inputs, theirs_call, ours_call, tolerance, version=None):
     of_params, of_mine = pull_mine(tuple(cotangents[1]))
     names = partner.weight_names(layer)
     flat = [partner.at(of_params["params"], name) for name in names]
-    for x, y in ((output[0], mine[0]), (output[1], mine[1]), ((of_inputs, of_weights), (of_mine, flat))):
-        agree(x, y, tolerance)
+    differences = {
+        "values": max(difference(output[0], mine[0]), difference(output[1], mine[1])),
+        "gradients": difference((of_inputs, of_weights), (of_mine, flat)),
+    }
+    for name, largest in differences.items():
+        record_property(name, largest)
+        assert largest <= tolerance
 
 
 SCORED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -101,12 +106,13 @@ MASKS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("masks, dtype", [*((masks, "float32") for masks in MASKS), ("causal, both", "float64")])
 @pytest.mark.parametrize("name", SCORED)
-def test_attention(keras, name, masks, dtype):
+def test_attention(record_property, keras, name, masks, dtype):
     """With scores, in one call: Keras returns both."""
     kind, options = SCORED[name]
     chosen = MASKS[masks]
-    # Keras' tanh returns float32, and so is all that follows it, also where everything else is float64.
-    tolerance = 1e-12 if dtype == "float64" and name in ("dot", "scaled") else 1e-6
+    # Keras' tanh returns float32, and so is all that follows it, also where everything else is float64. The gradient of the one
+    # weight of "concat" is a float32 sum over every pair and every channel, in another order here.
+    tolerance = 1e-12 if dtype == "float64" and name in ("dot", "scaled") else 2e-6 if "concat" in name else 1e-6
     with jax.enable_x64(dtype == "float64"):
         layer = getattr(keras.layers, kind)(**options, dtype=dtype)
         inputs = [jnp.asarray(x, dtype) for x in (QUERY, VALUE, KEY)]
@@ -123,7 +129,7 @@ def test_attention(keras, name, masks, dtype):
             scored = {name: value for name, value in chosen.items() if name != "query_mask"}
             return module.apply(params, *inputs, **chosen), module.apply(params, *inputs, **scored, method="attention_scores")
 
-        compare(layer, inputs, theirs, ours, tolerance)
+        compare(record_property, layer, inputs, theirs, ours, tolerance)
 
 
 HEADED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -148,7 +154,7 @@ HEAD_MASKS: dict[str, dict[str, Any]] = {
     "masks, dtype", [*((masks, "float32") for masks in HEAD_MASKS), ("all", "float64"), ("causal", "float64")]
 )
 @pytest.mark.parametrize("name", HEADED)
-def test_multi_head_attention(keras, name, masks, dtype):
+def test_multi_head_attention(record_property, keras, name, masks, dtype):
     """The output of Keras' fused path, whose softmax is float32 for float64 too, and output and scores of the other."""
     kind, options = HEADED[name]
     chosen = HEAD_MASKS[masks]
@@ -167,13 +173,13 @@ def test_multi_head_attention(keras, name, masks, dtype):
             output = module.apply(params, *inputs, **chosen)
             return jnp.stack([output, output]), module.apply(params, *inputs, **chosen, method="attention_scores")
 
-        compare(layer, [query, value, key], theirs, ours, 1e-6 if dtype == "float32" else 1e-12)
+        compare(record_property, layer, [query, value, key], theirs, ours, 1e-6 if dtype == "float32" else 1e-12)
 
 
 @pytest.mark.parametrize(
     "axes, masked", [(None, False), ((1, 2), True), ((2,), False), ((-2,), True), (1, False), ((2, 1), True)]
 )
-def test_attention_over_chosen_axes(keras, axes, masked):
+def test_attention_over_chosen_axes(record_property, keras, axes, masked):
     """Inputs of rank 4: over both axes as one sequence, or over one with the other as a batch."""
     x = jnp.asarray(RNG.normal(size=(B, 3, 4, D)), jnp.float32)
     layer = keras.layers.MultiHeadAttention(2, 5, attention_axes=axes)
@@ -184,9 +190,9 @@ def test_attention_over_chosen_axes(keras, axes, masked):
     chosen: dict[str, Any] = {"attention_mask": mask | np.eye(mask[0].size, dtype=bool)[0, 0]} if masked else {}
 
     def theirs(function, weights, inputs):
-        return function(weights, [*inputs, *inputs], **chosen), jnp.zeros(1)
+        return function(weights, [*inputs, *inputs], **chosen), jnp.ones(1)
 
     def ours(module, params, inputs):
-        return module.apply(params, *inputs, *inputs, **chosen), jnp.zeros(1)
+        return module.apply(params, *inputs, *inputs, **chosen), jnp.ones(1)
 
-    compare(layer, [x], theirs, ours, 2e-6)
+    compare(record_property, layer, [x], theirs, ours, 2e-6)

@@ -72,7 +72,7 @@ CASES: dict[str, tuple[dict, dict, dict]] = {  # of the module, of its call, of 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("float64", 1e-12)])
 @pytest.mark.parametrize("case", CASES)
-def test_they_agree(torch, case, dtype, tolerance):
+def test_they_agree(record_property, torch, case, dtype, tolerance):
     fields, theirs, ours = CASES[case]
     module = attention(torch, dtype, **fields)
     rng = np.random.default_rng(1)
@@ -100,15 +100,14 @@ def test_they_agree(torch, case, dtype, tolerance):
 
         found, scores, found_gradients, found_slopes = everything(params, inputs, cotangent)
     assert found.dtype == dtype
-    close(found, output.detach(), tolerance)
-    close(scores, weights.detach(), tolerance)
-    for slope, tensor in zip(found_slopes, tensors, strict=True):
-        close(slope, tensor.grad, tolerance)
+    record_property("values", max(close(found, output.detach(), tolerance), close(scores, weights.detach(), tolerance)))
+    slopes = [close(slope, tensor.grad, tolerance) for slope, tensor in zip(found_slopes, tensors, strict=True)]
     found_gradients, gradients = (flatten(x["params"]) for x in (found_gradients, gradients))
     assert found_gradients.keys() == gradients.keys()
     for name, gradient in gradients.items():  # softmax does not see the key's bias: its gradient is rounding, in both
         largest = np.abs(gradients["query/bias" if name == "key/bias" else name]).max()
-        close(found_gradients[name], gradient, tolerance, largest)
+        slopes.append(close(found_gradients[name], gradient, tolerance, largest))
+    record_property("gradients", max(slopes))
 
 
 def in_order(inputs):
@@ -120,7 +119,9 @@ def close(found, expected, tolerance, largest=None):
     expected = np.asarray(expected)
     assert found.shape == expected.shape
     largest = np.abs(expected).max() if largest is None else largest
-    assert np.abs(np.asarray(found) - expected).max() <= tolerance * largest
+    difference = np.abs(np.asarray(found) - expected).max() / largest
+    assert difference <= tolerance
+    return difference
 
 
 def test_a_query_with_no_key_is_nan_there_and_the_bias_here(torch):
