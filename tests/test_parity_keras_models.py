@@ -172,7 +172,7 @@ def test_params_that_do_not_fit_leave_a_layer_as_it_was(keras):
     _, params = parity.from_keras(layer)
     params = jax.tree.map(np.ones_like, params)
     params["params"]["attention_output"]["bias"] = np.ones(7, np.float32)
-    with pytest.raises(ValueError, match=r"params attention_output/bias \(7,\) does not fit Keras layer '.*', \(6,\)"):
+    with pytest.raises(ValueError, match=r"attention_output/bias is \(7,\), and in Keras layer '.*' it is \(6,\)"):
         parity.to_keras(params, layer)
     for now, was in zip(layer.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, was)

@@ -8,11 +8,12 @@ from flax import linen as nn
 
 from attn.layers import keras as ours
 from attn.layers.keras.masking import Version
+from attn.parity.trees import Arrays, check_shapes, parameters, unflatten
 
-Params = dict[str, Any]  # nested, of NumPy arrays
+MODELS = ("Functional", "Sequential", "Model")
 
 
-def from_keras(layer: Any, *, version: Version | None = None) -> tuple[nn.Module, Params]:
+def from_keras(layer: Any, *, version: Version | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """A built layer or model of Keras (2.11 to 3.15, any backend) as a linen module and its `{"params": …}`.
 
     Layers: Attention, AdditiveAttention, MultiHeadAttention, GroupQueryAttention. A model of the blog's four architectures
@@ -29,28 +30,25 @@ def from_keras(layer: Any, *, version: Version | None = None) -> tuple[nn.Module
         from attn.parity import keras_models
 
         return keras_models.from_model(layer)
-    nearest = _LAYERS.get(kind)
-    if nearest is None:
+    partner = _LAYERS.get(kind)
+    if partner is None:
         raise ValueError(f"{name_of(layer)} is a {kind}: there is a partner for {', '.join(_LAYERS)} and for models of them")
-    return nearest(layer, version), {"params": weights_of(layer)}
+    return partner(layer, version), {"params": unflatten(arrays_of(layer))}
 
 
-def to_keras(params: Params, layer: Any) -> Any:
-    """The Keras layer or model, built before, with these params. Every shape is checked before a weight is written.
+def to_keras(params: Any, layer: Any) -> Any:
+    """The Keras layer or model, built before, with these params. All of them are checked before one is written.
 
     Raises:
-      ValueError: one line with the weight and both shapes.
+      ValueError: one line with the name, both shapes or both dtypes.
     """
-    params = params.get("params", params)
+    arrays = parameters(params)
     if kind_of(layer) in MODELS:
         from attn.parity import keras_models
 
-        return keras_models.to_model(params, layer)
-    return write({(): layer}, params)
-
-
-MODELS = ("Functional", "Sequential", "Model")
-_NORM_EPSILON = 1e-6
+        return keras_models.to_model(arrays, layer)
+    write(arrays, {"": layer}, name_of(layer))
+    return layer
 
 
 def kind_of(layer: Any) -> str:
@@ -70,64 +68,37 @@ def refuse(layer: Any, **allowed: Any) -> None:
             raise ValueError(f"{name_of(layer)} has {field}={config[field]!r}: only {value!r} has a partner here")
 
 
-def weights_of(layer: Any) -> Params:
-    """Its weights under our names."""
+def arrays_of(layer: Any, prefix: str = "") -> Arrays:
+    """Its weights under our names, each with `prefix` before it."""
     names, weights = weight_names(layer), layer.get_weights()
     if len(names) != len(weights):
         raise ValueError(f"{name_of(layer)} has {len(weights)} weights where {len(names)} belong: is it built? Call it once")
-    params: Params = {}
-    for path, weight in zip(names, weights, strict=True):
-        *folders, leaf = path
-        at = params
-        for folder in folders:
-            at = at.setdefault(folder, {})
-        at[leaf] = np.asarray(weight)
-    return params
+    return {prefix + name: np.array(weight) for name, weight in zip(names, weights, strict=True)}
 
 
-def weight_names(layer: Any) -> list[tuple[str, ...]]:
-    """Our paths of its weights, in Keras' order of them."""
+def weight_names(layer: Any) -> list[str]:
+    """Our names of its weights, in Keras' order of them."""
     config, kind = layer.get_config(), kind_of(layer)
     if kind in ("MultiHeadAttention", "GroupQueryAttention"):
         parts = ("kernel", "bias") if config["use_bias"] else ("kernel",)
-        return [(name, part) for name in ("query", "key", "value", "attention_output") for part in parts]
+        return [f"{name}/{part}" for name in ("query", "key", "value", "attention_output") for part in parts]
     if kind == "Dense":
-        return [("kernel",), ("bias",)] if config["use_bias"] else [("kernel",)]
-    names = {"Embedding": ["embedding"], "LayerNormalization": ["scale", "bias"]}.get(kind)
-    if names is None:
-        names = ["scale"] if config["use_scale"] else []
-        names += ["concat_score_weight"] if config.get("score_mode") == "concat" else []
-    return [(name,) for name in names]
+        return ["kernel", "bias"] if config["use_bias"] else ["kernel"]
+    if kind in ("Embedding", "LayerNormalization"):
+        return {"Embedding": ["embedding"], "LayerNormalization": ["scale", "bias"]}[kind]
+    names = ["scale"] if config["use_scale"] else []
+    return [*names, "concat_score_weight"] if config.get("score_mode") == "concat" else names
 
 
-def write(layers: dict[tuple[str, ...], Any], params: Params) -> Any:
-    """Params into the layers, each at its path; the last of them."""
-    found = []
-    for path, layer in layers.items():
-        weights = []
-        for name, now in zip(weight_names(layer), weights_of_flat(layer), strict=True):
-            weights.append(at(params, (*path, *name)))
-            if weights[-1].shape != now.shape:
-                where = "/".join((*path, *name))
-                raise ValueError(f"params {where} {weights[-1].shape} does not fit {name_of(layer)}, {now.shape}")
-        found.append((layer, weights))
-    for layer, weights in found:
-        layer.set_weights(weights)
-    return found[-1][0]
-
-
-def weights_of_flat(layer: Any) -> list[np.ndarray]:
-    weights_of(layer)  # is it built?
-    return layer.get_weights()
-
-
-def at(params: Params, path: tuple[str, ...]) -> np.ndarray:
-    node: Any = params
-    for name in path:
-        if not isinstance(node, dict) or name not in node:
-            raise ValueError(f"params have no {'/'.join(path)}")
-        node = node[name]
-    return np.asarray(node)
+def write(arrays: Arrays, layers: dict[str, Any], owner: str) -> None:
+    """Arrays into the layers, each at its prefix, once all of them fit."""
+    now = {name: array for prefix, layer in layers.items() for name, array in arrays_of(layer, prefix).items()}
+    check_shapes(arrays, {name: array.shape for name, array in now.items()}, owner)
+    for name, array in arrays.items():
+        if array.dtype != now[name].dtype:
+            raise ValueError(f"{name} is {array.dtype}, and in {owner} it is {now[name].dtype}")
+    for prefix, layer in layers.items():
+        layer.set_weights([arrays[prefix + name] for name in weight_names(layer)])
 
 
 def _attention(layer: Any, version: Version | None) -> nn.Module:

@@ -13,36 +13,30 @@ import numpy as np
 
 from attn.models.classifier import Classifier, ClassifierConfig
 from attn.parity import keras
-from attn.parity.keras import Params
+from attn.parity.trees import Arrays, unflatten
 
 _TOLERANCE = 1e-4  # of the largest log probability, or of 1
-Layers = dict[tuple[str, ...], Any]
+Layers = dict[str, Any]  # by the prefix of their names in the classifier
 
 
-def from_model(model: Any) -> tuple[Classifier, Params]:
+def from_model(model: Any) -> tuple[Classifier, dict[str, Any]]:
     """The classifier and its `{"params": …}`; raises ValueError as `attn.parity.from_keras` says."""
     config, layers = _read(model)
-    params: Params = {}
-    for path, layer in layers.items():
-        node = params
-        for name in path[:-1]:
-            node = node.setdefault(name, {})
-        node[path[-1]] = keras.weights_of(layer)
-    classifier = Classifier(config)
-    _compare(model, classifier, {"params": params})
-    return classifier, {"params": params}
+    arrays = {name: array for prefix, layer in layers.items() for name, array in keras.arrays_of(layer, prefix).items()}
+    classifier, params = Classifier(config), {"params": unflatten(arrays)}
+    _compare(model, classifier, params)
+    return classifier, params
 
 
-def to_model(params: Params, model: Any) -> Any:
-    """The model with the classifier's params."""
-    config, layers = _read(model)
-    keras.write(layers, params)
-    _compare(model, Classifier(config), {"params": params})
+def to_model(arrays: Arrays, model: Any) -> Any:
+    """The model with the classifier's arrays."""
+    _, layers = _read(model)
+    keras.write(arrays, layers, f"Keras model {model.name!r}")
     return model
 
 
 def _read(model: Any) -> tuple[ClassifierConfig, Layers]:
-    """The classifier's config, and at which path of its params each Keras layer belongs."""
+    """The classifier's config, and the prefix of each Keras layer in its params."""
     found = _by_kind(model)
     embeddings, attention, heads = found["Embedding"], found["Attention"], found["MultiHeadAttention"]
     norms, dense = found["LayerNormalization"], found["Dense"]
@@ -53,16 +47,16 @@ def _read(model: Any) -> tuple[ClassifierConfig, Layers]:
             "MultiHeadAttention, and Dense"
         )
     body = "attention" if attention else "transformer" if norms else "multi_head"
-    layers: Layers = {("embedding", name): x for name, x in zip(("tokens", "positions"), embeddings, strict=False)}
+    layers: Layers = {f"embedding/{name}/": x for name, x in zip(("tokens", "positions"), embeddings, strict=False)}
     for index, layer in enumerate(attention or heads):
         name = f"{body}_{index}"
         if body != "transformer":
-            layers[(name,)] = layer
+            layers[f"{name}/"] = layer
             continue
-        layers[(name, "MultiHeadAttention_0")] = layer
+        layers[f"{name}/MultiHeadAttention_0/"] = layer
         for of_block, kind in ((norms, "LayerNorm"), (dense[:-1], "Dense")):
-            layers |= {(name, f"{kind}_{i}"): x for i, x in enumerate(of_block[2 * index : 2 * index + 2])}
-    layers[("logits",)] = dense[-1]
+            layers |= {f"{name}/{kind}_{i}/": x for i, x in enumerate(of_block[2 * index : 2 * index + 2])}
+    layers["logits/"] = dense[-1]
     used = {id(layer) for layer in layers.values()}
     left = [layer for kind in found.values() for layer in kind if id(layer) not in used]
     if left:
@@ -91,11 +85,11 @@ def _by_kind(model: Any) -> dict[str, list[Any]]:
 
 
 def _config(body: str, layers: Layers, model: Any) -> ClassifierConfig:
-    tokens, logits = layers["embedding", "tokens"], layers[("logits",)]
-    positions = layers.get(("embedding", "positions"))
+    tokens, logits = layers["embedding/tokens/"], layers["logits/"]
+    positions = layers.get("embedding/positions/")
     embed_dim = tokens.output_dim
-    attention = [x for path, x in layers.items() if keras.kind_of(x) in ("Attention", "MultiHeadAttention")]
-    inner = [x for path, x in layers.items() if path[-1] == "Dense_0"]
+    attention = [x for x in layers.values() if keras.kind_of(x) in ("Attention", "MultiHeadAttention")]
+    inner = [x for prefix, x in layers.items() if prefix.endswith("/Dense_0/")]
     config = attention[0].get_config()
     for layer in attention:
         if body == "attention":
@@ -126,7 +120,7 @@ def _length(model: Any) -> int:
     return int(model.input_shape[1] or 1)
 
 
-def _compare(model: Any, classifier: Classifier, params: Params) -> None:
+def _compare(model: Any, classifier: Classifier, params: dict[str, Any]) -> None:
     """Raises where the two models' log probabilities of the same tokens differ."""
     config = classifier.config
     tokens = np.random.default_rng(0).integers(1, config.vocabulary_size, (2, config.max_length)).astype(np.int32)
