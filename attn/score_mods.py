@@ -14,7 +14,7 @@ ScoreMod = Callable[[Array, Array, Array, Array, Array], Array]
 def alibi(num_heads: int) -> ScoreMod:
     """score − slope[head] · |query − key| (Press et al. 2022, section 3); in the past of a query, the paper's own."""
     slopes = jnp.asarray(alibi_slopes(num_heads), jnp.float32)
-    return lambda score, batch, head, query, key: score - slopes[head] * jnp.abs(query - key)
+    return lambda score, batch, head, query, key: score - _at(slopes, head) * jnp.abs(query - key)
 
 
 def alibi_slopes(num_heads: int) -> np.ndarray:
@@ -35,7 +35,7 @@ def t5_relative_bias(table: Array, *, bidirectional: bool = True, max_distance: 
     table, buckets = jnp.asarray(table), table.shape[0]
 
     def modify(score: Array, batch: Array, head: Array, query: Array, key: Array) -> Array:
-        return score + table[t5_bucket(key - query, buckets, bidirectional, max_distance), head]
+        return score + _at(table, t5_bucket(key - query, buckets, bidirectional, max_distance), head)
 
     return modify
 
@@ -61,7 +61,12 @@ def soft_cap(cap: float) -> ScoreMod:
 def relative_bias(table: Array) -> ScoreMod:
     """score + table[head, key − query + (D − 1) / 2], a learned bias `[N, D]` for each distance, D odd and 2 · length − 1."""
     table, centre = jnp.asarray(table), (table.shape[1] - 1) // 2
-    return lambda score, batch, head, query, key: score + table[head, key - query + centre]
+    return lambda score, batch, head, query, key: score + _at(table, head, key - query + centre)
+
+
+def _at(table: Array, *index: Array) -> Array:
+    """The entry, NaN beyond the table's end: JAX would take the last one in silence, for a table of too few heads say."""
+    return table.at[index].get(mode="fill", fill_value=jnp.nan)
 
 
 def chain(*mods: ScoreMod) -> ScoreMod:

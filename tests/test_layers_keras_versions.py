@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn import initializers
+from attn import initializers, positions, score_mods
 from attn.layers import keras
 from scripts import keras2_answers as recorded
 
@@ -140,6 +140,11 @@ def test_each_family_has_its_limits_and_variances(name):
             lambda: keras.MultiHeadAttention(2, 3, attention_axes=2),
             r"attention_axes=2 must be different axes of inputs of rank 3",
         ),
+        (lambda: keras.MultiHeadAttention(0, 3), r"num_heads=0 is no positive int"),
+        (lambda: keras.MultiHeadAttention(2, 3, output_shape=(4, 0)), r"output_shape=0 is no positive int"),
+        (lambda: keras.MultiHeadAttention(2, 3, dropout=7.0), r"dropout=7.0 must be a number in \[0, 1\)"),
+        (lambda: keras.MultiHeadAttention(2, 3, attention_axes="1"), r"attention_axes='1' must be different axes of inputs"),
+        (lambda: keras.GroupQueryAttention(3, 4, 0), r"num_key_value_heads=0 is no positive int"),
         (lambda: keras.Attention(score_mode="general"), r"score_mode='general' is neither 'dot' nor 'concat'"),
     ],
 )
@@ -154,11 +159,57 @@ def test_what_is_no_layer_is_refused(make, message):
         ({"attention_mask": np.ones((4, 5))}, r"attention_mask is float64: it must be bool, True means may attend"),
         ({"attention_mask": np.ones((5, 4), bool)}, r"attention_mask \(5, 4\) must end in \(4, 5\), queries and keys"),
         ({"value_mask": np.ones((2, 4), bool)}, r"value_mask \(2, 4\) must be \(2, 5\)"),
+        ({"value_mask": np.ones((2, 5), int)}, r"value_mask is int64: it must be bool"),
+        ({"query_mask": np.ones((2, 4))}, r"query_mask is float64: it must be bool"),
+        ({"query_mask": np.ones((7, 2, 3), bool)}, r"query_mask \(7, 2, 3\) must be \(2, 4\)"),
     ],
 )
-def test_masks_that_do_not_fit_are_refused(masks, message):
+@pytest.mark.parametrize("version", [None, "2.11", "3.15"])
+@pytest.mark.parametrize("name", ["multi_head", "dot"])
+def test_masks_that_do_not_fit_are_refused(name, version, masks, message):
+    if name == "dot" and "attention_mask" in masks:
+        return
     with pytest.raises(ValueError, match=message):
-        layer_of("multi_head", None).apply(params_of("multi_head"), *INPUTS, **masks)
+        layer_of(name, version).apply(params_of(name), *INPUTS, **masks)
+
+
+@pytest.mark.parametrize("name", ["dot", "concat", "additive", "multi_head"])
+def test_nan_in_a_masked_query_reaches_no_gradient(name):
+    query = jnp.asarray(INPUTS[0]).at[1, 1].set(jnp.nan)  # masked by QUERY_MASK
+    layer, params = layer_of(name, None), params_of(name)
+
+    def total(query, value):
+        return jnp.sum(layer.apply(params, query, value, INPUTS[2], query_mask=recorded.QUERY_MASK) ** 2)
+
+    for gradient in jax.grad(total, (0, 1))(query, jnp.asarray(INPUTS[1])):
+        assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+
+
+def test_rows_without_a_key_are_uniform_in_float16_too():
+    inputs = [x.astype(np.float16) for x in INPUTS]
+    scores = keras.Attention(version="2.11").apply({}, *inputs, value_mask=recorded.VALUE_MASK, method="attention_scores")
+    np.testing.assert_allclose(scores[1], 0.2, atol=1e-3)
+
+
+def test_a_version_is_the_same_under_vmap_and_without_a_batch():
+    layer, params = layer_of("multi_head", "3.15"), params_of("multi_head")
+    whole = layer.apply(params, *INPUTS, value_mask=recorded.VALUE_MASK)
+    one_by_one = jax.vmap(lambda q, v, k, mask: layer.apply(params, q, v, k, value_mask=mask))(*INPUTS, recorded.VALUE_MASK)
+    np.testing.assert_allclose(one_by_one, whole, atol=1e-6)
+
+
+def test_no_examples_are_no_error():
+    for name in ("dot", "multi_head"):
+        output = layer_of(name, None).apply(params_of(name), *(x[:0] for x in INPUTS))
+        assert output.shape == (0, 4, 6)
+
+
+def test_positions_of_too_few_heads_are_nan():
+    """Not those of the last head, which is what an index beyond a table's end gives in JAX."""
+    layer, params = layer_of("multi_head", None), params_of("multi_head")
+    few, enough = (positions.Relative(score_mod=score_mods.alibi(heads)) for heads in (1, 2))
+    assert np.isnan(layer.apply(params, *INPUTS, position=few)).all()
+    assert np.isfinite(layer.apply(params, *INPUTS, position=enough)).all()
 
 
 def test_dropout_is_of_the_weights_and_the_scores_are_those_before_it_or_after():

@@ -131,6 +131,65 @@ def test_a_model_that_is_connected_otherwise_is_refused(keras):
         parity.from_keras(model)
 
 
+def test_models_that_pool_or_mask_otherwise_are_refused(keras):
+    """What differs only where there is padding, or only with weights that are not fresh."""
+    layers = keras.layers
+    tokens = keras.Input((9,), dtype="int32")
+
+    def attended(mask_zero, add):
+        x = layers.Embedding(30, 6, mask_zero=mask_zero)(tokens)
+        x = layers.LayerNormalization(epsilon=1e-6)(add([x, layers.MultiHeadAttention(2, 3)(x, x)]))
+        return layers.LayerNormalization(epsilon=1e-6)(add([x, layers.Dense(6)(layers.Dense(7, activation="relu")(x))]))
+
+    def classified(x, **options):
+        return keras.Model(tokens, layers.Dense(2, **options)(x))
+
+    pool = layers.GlobalAveragePooling1D
+    kept = parity.from_keras(classified(pool()(attended(True, lambda pair: layers.Add()(pair)))))
+    assert kept[0].config.mask_padding
+    plain = layers.Attention(use_scale=True)([layers.Embedding(30, 6)(tokens)] * 2)
+    causal = layers.Embedding(30, 6)(tokens)
+    causal = layers.Attention(use_scale=True)([causal, causal], use_causal_mask=True)
+    others = {
+        "the mask is lost": classified(pool()(attended(True, lambda pair: pair[0] + pair[1]))),
+        "max": classified(layers.GlobalMaxPooling1D()(plain)),
+        "tanh": classified(layers.Activation("tanh")(pool()(plain))),
+        "causal": classified(pool()(causal)),
+    }
+    for model in others.values():
+        before = model.get_weights()
+        with pytest.raises(ValueError, match=r"connected otherwise"):
+            parity.from_keras(model)
+        assert all(np.array_equal(now, was) for now, was in zip(model.get_weights(), before, strict=True))
+
+
+def test_shapes_that_no_classifier_has_are_refused(keras):
+    layers = keras.layers
+    tokens = keras.Input((9,), dtype="int32")
+    x = layers.Embedding(30, 6)(tokens)
+    x = layers.Attention(use_scale=True)([x, x])
+    pooled = layers.GlobalAveragePooling1D()(x)
+    for output, message in (
+        (layers.Dense(2)(layers.Flatten()(x)), r"has a kernel \(54, 2\): it must be from 6 features to 2 classes at least"),
+        (layers.Dense(1, activation="sigmoid")(pooled), r"has a kernel \(6, 1\): it must be from 6 features to 2 classes"),
+        (layers.Dense(2)(x), r"maps \(None, 9\) to \(None, 9, 2\): it must map tokens \[B, T\] to classes \[B, C\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            parity.from_keras(keras.Model(tokens, output))
+    with pytest.raises(ValueError, match=r"version='3.15' is of layers: a model becomes a classifier"):
+        parity.from_keras(keras.Model(tokens, layers.Dense(2)(pooled)), version="3.15")
+
+
+def test_a_subclass_may_compute_anything(keras):
+    class Attention(keras.layers.Attention):
+        pass
+
+    with pytest.raises(ValueError, match=r"is a test_parity_keras_models.Attention: there is a partner for Attention, "):
+        parity.from_keras(Attention())
+    with pytest.raises(ValueError, match=r"is a builtins.NoneType: there is a partner for"):
+        parity.to_keras({}, None)
+
+
 def test_a_foreign_layer_of_a_model_is_named(keras):
     layers = keras.layers
     tokens = keras.Input((9,), dtype="int32")

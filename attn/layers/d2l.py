@@ -67,7 +67,7 @@ class _Attention(WithDropout):
         """`[B · num_heads, T, S]` before dropout; the heads of example 0 come first. Called for the same as the layer."""
         options = self._options(queries, keys, values, valid_lens)
         weights = attention_weights(*self._heads(queries, keys, values), **options)
-        return weights.reshape(-1, *weights.shape[-2:])
+        return weights.reshape(weights.shape[0] * weights.shape[1], *weights.shape[2:])
 
     def _options(self, queries: Array, keys: Array, values: Array, valid_lens: Array | None) -> dict[str, Any]:
         shapes = queries.shape, keys.shape, values.shape
@@ -84,7 +84,7 @@ class _Attention(WithDropout):
         return queries[..., None, :], keys[..., None, :], values[..., None, :]  # one head
 
     def _merged(self, heads: Array) -> Array:
-        return heads.reshape(*heads.shape[:-2], -1)
+        return heads.reshape(*heads.shape[:-2], heads.shape[-2] * heads.shape[-1])
 
 
 class DotProductAttention(_Attention):
@@ -152,7 +152,7 @@ class MultiHeadAttention(_Attention):
         return cls(num_hiddens, num_heads, dropout, bias, (key_size, query_size, value_size))
 
     def __post_init__(self) -> None:
-        if self.num_heads < 1 or self.num_hiddens % self.num_heads:
+        if min(self.num_heads, self.num_hiddens) < 1 or self.num_hiddens % self.num_heads:
             raise ValueError(f"num_hiddens={self.num_hiddens} is not divisible by num_heads={self.num_heads}")
         super().__post_init__()
 
@@ -167,7 +167,7 @@ class MultiHeadAttention(_Attention):
         return self._split(self.W_q(queries)), self._split(self.W_k(keys)), self._split(self.W_v(values))
 
     def _split(self, x: Array) -> Array:
-        return x.reshape(*x.shape[:-1], self.num_heads, -1)  # [B, T, num_hiddens] to [B, T, N, H]
+        return x.reshape(*x.shape[:-1], self.num_heads, x.shape[-1] // self.num_heads)  # [B, T, num_hiddens] to [B, T, N, H]
 
     def _merged(self, heads: Array) -> Array:
         return self.W_o(super()._merged(heads))
@@ -179,4 +179,4 @@ def _checked_lengths(valid_lens: Array, batch: int, queries: int) -> Array:
         raise ValueError(f"valid_lens is {lengths.dtype}: it must be integers")
     if lengths.shape not in ((batch,), (batch, queries)):
         raise ValueError(f"valid_lens {lengths.shape} must be {(batch,)} or {(batch, queries)}: [B], or [B, T] for each query")
-    return lengths.astype(jnp.int32)
+    return jnp.clip(lengths, 0, jnp.iinfo(jnp.int32).max).astype(jnp.int32)  # a wider type would wrap

@@ -7,7 +7,7 @@ import numpy as np
 from flax import linen as nn
 
 from attn.layers import keras as ours
-from attn.layers.keras.masking import Version
+from attn.layers.keras.masking import Version, check_version
 from attn.parity.trees import Arrays, check_shapes, parameters, unflatten
 
 MODELS = ("Functional", "Sequential", "Model")
@@ -26,7 +26,10 @@ def from_keras(layer: Any, *, version: Version | None = None) -> tuple[nn.Module
       ValueError: one line with the layer and the field, for what has no partner here.
     """
     kind = kind_of(layer)
+    check_version(version)
     if kind in MODELS:
+        if version is not None:
+            raise ValueError(f"version={version!r} is of layers: a model becomes a classifier, which keeps the contract")
         from attn.parity import keras_models
 
         return keras_models.from_model(layer)
@@ -52,8 +55,11 @@ def to_keras(params: Any, layer: Any) -> Any:
 
 
 def kind_of(layer: Any) -> str:
-    """Its class' name, in Keras 3.15's spelling where that changed."""
-    return {"GroupedQueryAttention": "GroupQueryAttention"}.get(name := type(layer).__name__, name)
+    """Its class' name, in Keras 3.15's spelling where that changed. A class of someone else's may compute anything."""
+    module, name = type(layer).__module__, type(layer).__name__
+    if module.partition(".")[0] not in ("keras", "tf_keras"):
+        return f"{module}.{name}"
+    return {"GroupedQueryAttention": "GroupQueryAttention"}.get(name, name)
 
 
 def name_of(layer: Any) -> str:
@@ -70,7 +76,8 @@ def refuse(layer: Any, **allowed: Any) -> None:
 
 def arrays_of(layer: Any, prefix: str = "") -> Arrays:
     """Its weights under our names, each with `prefix` before it."""
-    names, weights = weight_names(layer), layer.get_weights()
+    names = weight_names(layer)
+    weights = layer.get_weights()
     if len(names) != len(weights):
         raise ValueError(f"{name_of(layer)} has {len(weights)} weights where {len(names)} belong: is it built? Call it once")
     return {prefix + name: np.array(weight) for name, weight in zip(names, weights, strict=True)}
@@ -78,7 +85,7 @@ def arrays_of(layer: Any, prefix: str = "") -> Arrays:
 
 def weight_names(layer: Any) -> list[str]:
     """Our names of its weights, in Keras' order of them."""
-    config, kind = layer.get_config(), kind_of(layer)
+    config, kind = getattr(layer, "get_config", dict)(), kind_of(layer)
     if kind in ("MultiHeadAttention", "GroupQueryAttention"):
         parts = ("kernel", "bias") if config["use_bias"] else ("kernel",)
         return [f"{name}/{part}" for name in ("query", "key", "value", "attention_output") for part in parts]
@@ -86,6 +93,8 @@ def weight_names(layer: Any) -> list[str]:
         return ["kernel", "bias"] if config["use_bias"] else ["kernel"]
     if kind in ("Embedding", "LayerNormalization"):
         return {"Embedding": ["embedding"], "LayerNormalization": ["scale", "bias"]}[kind]
+    if kind not in ("Attention", "AdditiveAttention"):
+        raise ValueError(f"{name_of(layer)} is a {kind}: there is a partner for {', '.join(_LAYERS)} and for models of them")
     names = ["scale"] if config["use_scale"] else []
     return [*names, "concat_score_weight"] if config.get("score_mode") == "concat" else names
 

@@ -13,13 +13,19 @@ from attn import scores
 from attn.dispatch import attend, attention_weights
 from attn.initializers import symmetric_uniform
 from attn.layers.keras import masking
-from attn.layers.keras.masking import Version
+from attn.layers.keras.masking import Version, checked, merge
 from attn.masks import attendable_keys
 from attn.shapes import Array, Valid
 
 
 class _OfOneHead(nn.Module):
     """What both have in common. A subclass has the fields `dropout`, `causal` and `version`, and `_score`."""
+
+    def __post_init__(self) -> None:
+        module: Any = self
+        masking.check_version(module.version)
+        masking.check_rate(module.dropout)
+        super().__post_init__()
 
     def __call__(
         self,
@@ -40,8 +46,8 @@ class _OfOneHead(nn.Module):
           use_causal_mask: query t may attend to keys 0 … t, also where T ≠ S.
           deterministic: False drops weights, and needs the rng named "dropout".
         """
-        output = self._attend(attend, query, value, key, value_mask, use_causal_mask, deterministic)[..., 0, :]
-        return output if query_mask is None else jnp.where(query_mask[..., None], output, 0)
+        output = self._attend(attend, query, value, key, query_mask, value_mask, use_causal_mask, deterministic)[..., 0, :]
+        return output if query_mask is None else jnp.where(jnp.asarray(query_mask)[..., None], output, 0)
 
     def attention_scores(
         self,
@@ -55,7 +61,7 @@ class _OfOneHead(nn.Module):
     ) -> Array:
         """The weights `[*B, T, S]` after dropout, as Keras returns them (its MultiHeadAttention's are those before)."""
         weights = functools.partial(attention_weights, after_dropout=True)
-        return self._attend(weights, query, value, key, value_mask, use_causal_mask, deterministic)[..., 0, :, :]
+        return self._attend(weights, query, value, key, None, value_mask, use_causal_mask, deterministic)[..., 0, :, :]
 
     @nn.compact
     def _attend(
@@ -64,19 +70,22 @@ class _OfOneHead(nn.Module):
         query: Array,
         value: Array,
         key: Array | None,
+        query_mask: Valid | None,
         value_mask: Valid | None,
         use_causal_mask: bool,
         deterministic: bool,
     ) -> Array:
         module: Any = self
-        masking.check_version(module.version)
-        mask = None if value_mask is None else attendable_keys(value_mask)
+        mask = None if value_mask is None else attendable_keys(checked("value_mask", value_mask, value.shape[:-1]))
+        if query_mask is not None:
+            masked_queries = checked("query_mask", query_mask, query.shape[:-1])[..., None, :, None]
+            mask = mask if module.version is not None else merge(mask, masked_queries)  # Keras attends, and drops the output
         query, value, key = (x[..., None, :] for x in (query, value, value if key is None else key))  # one head
         causal = use_causal_mask or module.causal
         if module.version is None:
             masks = masking.contract(mask, causal)
         else:
-            masks = masking.lowered(mask, causal, 65504.0 if query.dtype == jnp.float16 else 1e9, query, key)
+            masks = masking.lowered(mask, causal, 1e9, query, key)
         drop: dict[str, Any] = {}
         if module.dropout and not deterministic:
             drop = {"dropout_rate": module.dropout, "dropout_rng": self.make_rng("dropout")}
@@ -97,10 +106,13 @@ class Attention(_OfOneHead):
     causal: bool = False
     version: Version | None = None
 
-    def _score(self, dim: int) -> dict[str, Any]:
-        del dim
+    def __post_init__(self) -> None:
         if self.score_mode not in ("dot", "concat"):
             raise ValueError(f"score_mode={self.score_mode!r} is neither 'dot' nor 'concat'")
+        super().__post_init__()
+
+    def _score(self, dim: int) -> dict[str, Any]:
+        del dim
         scale: Any = self.param("scale", nn.initializers.ones, ()) if self.use_scale else 1.0
         if self.score_mode == "dot":
             return {"score": "dot", "scale": scale}

@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 
-from attn.layers.keras.masking import merge
+from attn.layers.keras.masking import checked
 from attn.shapes import Array, Mask
 
 Axes = tuple[int, ...]
@@ -16,7 +16,7 @@ def resolve(axes: int | Axes | None, rank: int) -> Axes:
         raise ValueError(f"query has rank {rank}: it must be [*B, T, D], of rank 2 at least")
     if axes is None:
         return tuple(range(1, rank - 1)) if rank > 2 else (0,)
-    given = (axes,) if isinstance(axes, int) else tuple(axes)
+    given = (axes,) if isinstance(axes, int) else tuple(axes) if isinstance(axes, tuple | list) else ()
     found = tuple(axis % rank if -rank <= axis < rank else rank for axis in given)
     if not found or len(set(found)) != len(found) or any(axis >= rank - 1 for axis in found):
         raise ValueError(f"attention_axes={axes!r} must be different axes of inputs of rank {rank}, and not the last")
@@ -27,7 +27,8 @@ def as_lengths(heads: Array, axes: Axes) -> Array:
     """`[.., N, H]` with the attended axes as one, `[*rest, T, N, H]`."""
     rest = [axis for axis in range(heads.ndim - 2) if axis not in axes]
     moved = jnp.transpose(heads, (*rest, *axes, heads.ndim - 2, heads.ndim - 1))
-    return moved.reshape(*moved.shape[: len(rest)], -1, *heads.shape[-2:])
+    length = math.prod(heads.shape[axis] for axis in axes)
+    return moved.reshape(*moved.shape[: len(rest)], length, *heads.shape[-2:])
 
 
 def as_axes(heads: Array, axes: Axes, shape: tuple[int, ...]) -> Array:
@@ -42,8 +43,7 @@ def by_head(mask: Array, axes: Axes, query_shape: tuple[int, ...], key_shape: tu
 
     Raises ValueError where it is not bool, or has another number of queries or keys.
     """
-    if mask.dtype != jnp.bool_:
-        raise ValueError(f"attention_mask is {mask.dtype}: it must be bool, True means may attend")
+    mask = checked("attention_mask", mask)
     queries, keys = ([shape[axis] for axis in axes] for shape in (query_shape, key_shape))
     rest, pairs = len(query_shape) - 1 - len(axes), 2 * len(axes)
     fits = all(n in (1, full) for n, full in zip(mask.shape[-pairs:], queries + keys, strict=False))
@@ -61,19 +61,20 @@ def by_head(mask: Array, axes: Axes, query_shape: tuple[int, ...], key_shape: tu
     return mask.reshape(*lead, math.prod(queries), math.prod(keys))
 
 
-def merged(masks: dict[str, Array | None], axes: Axes, query_shape: tuple[int, ...], key_shape: tuple[int, ...]) -> Mask | None:
-    """Keras' query_mask, value_mask, key_mask and attention_mask all together, as `[*rest, N, T, S]`, each axis full or 1."""
-    found = []
+def by_heads(
+    masks: dict[str, Array | None], axes: Axes, query_shape: tuple[int, ...], key_shape: tuple[int, ...]
+) -> dict[str, Mask]:
+    """Keras' query_mask, value_mask, key_mask and attention_mask, each as `[*rest, N, T, S]` with its axes full or 1."""
+    found: dict[str, Mask] = {}
     for name, mask in masks.items():
         if mask is None:
             continue
         if name == "attention_mask":
-            found.append(by_head(mask, axes, query_shape, key_shape))
+            found[name] = by_head(mask, axes, query_shape, key_shape)
             continue
+        if len(axes) > 1:
+            raise ValueError(f"{name} with attention_axes={axes}: it is of one axis; pass attention_mask")
         of_query = name == "query_mask"
-        expected = (query_shape if of_query else key_shape)[:-1]
-        if mask.shape != expected or len(axes) > 1:
-            raise ValueError(f"{name} {mask.shape} must be {expected}, with one axis that is attended over")
-        mask = jnp.moveaxis(mask, min(axes), -1)
-        found.append(mask[..., None, :, None] if of_query else mask[..., None, None, :])
-    return merge(*found)
+        mask = jnp.moveaxis(checked(name, mask, (query_shape if of_query else key_shape)[:-1]), min(axes), -1)
+        found[name] = mask[..., None, :, None] if of_query else mask[..., None, None, :]
+    return found

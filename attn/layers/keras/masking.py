@@ -5,8 +5,9 @@ import operator
 from typing import Any, Literal
 
 import jax.numpy as jnp
+import numpy as np
 
-from attn.shapes import Key, Mask, Query
+from attn.shapes import Array, Key, Mask, Query
 
 Version = Literal["2.11", "3.15"]  # each stands for those before it, back to the other: 3.15 for 3.13 and later
 VERSIONS = ("2.11", "3.15")
@@ -15,6 +16,28 @@ VERSIONS = ("2.11", "3.15")
 def check_version(version: str | None, among: tuple[str, ...] = VERSIONS) -> None:
     if version is not None and version not in among:
         raise ValueError(f"version={version!r} is none of {', '.join(map(repr, among))} or None")
+
+
+def check_sizes(**sizes: int | None) -> None:
+    """Raises ValueError with the first that is neither a positive int nor None."""
+    for name, size in sizes.items():
+        if size is not None and (type(size) is not int or size < 1):
+            raise ValueError(f"{name}={size!r} is no positive int")
+
+
+def check_rate(dropout: float) -> None:
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout!r} must be a number in [0, 1)")
+
+
+def checked(name: str, mask: Any, shape: tuple[int, ...] | None = None) -> Array:
+    """The mask, bool and of this shape; another is a ValueError."""
+    dtype = mask.dtype if hasattr(mask, "dtype") else np.asarray(mask).dtype
+    if dtype != jnp.bool_:
+        raise ValueError(f"{name} is {dtype}: it must be bool, True means may attend")
+    if shape is not None and np.shape(mask) != shape:
+        raise ValueError(f"{name} {np.shape(mask)} must be {shape}")
+    return jnp.asarray(mask)
 
 
 def merge(*masks: Mask | None) -> Mask | None:

@@ -4,6 +4,7 @@ import string
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from attn import initializers
@@ -16,6 +17,14 @@ from attn.shapes import Array, Mask, Valid
 
 class _Projected(nn.Module):
     """What both have in common. A subclass has its fields, and `_sizes`: (query heads, key/value heads, H, V)."""
+
+    def __post_init__(self) -> None:
+        module: Any = self
+        masking.check_version(module.version, module.VERSIONS)
+        masking.check_rate(module.dropout)
+        if module.initializer is not None:
+            initializers.family(module.initializer)
+        super().__post_init__()
 
     def __call__(
         self,
@@ -76,9 +85,11 @@ class _Projected(nn.Module):
         scores: bool,
     ) -> Array:
         module: Any = self
-        masking.check_version(module.version, module.VERSIONS)
         key = value if key is None else key
         over = axes.resolve(module.attention_axes, query.ndim)
+        for name, x in (("value", value), ("key", key)):
+            if x.ndim != query.ndim:
+                raise ValueError(f"{name} {x.shape} must have the rank of query {query.shape}")
         query_heads, key_heads, key_dim, value_dim = module._sizes()
         projected = (
             axes.as_lengths(self._project(name, x, (heads, size)), over)
@@ -125,15 +136,15 @@ class _Projected(nn.Module):
         heads: tuple[Array, Array],
     ) -> dict[str, Any]:
         module: Any = self
-        fused = module.version == "3.15" and not scores and not module.dropout and query.ndim == 3
+        fused = module.version == "3.15" and not scores and not module.dropout and query.ndim <= 3
+        by_name = axes.by_heads(masks, over, query.shape, key.shape)
         if module.version == "3.15" and module.FORGETS_QUERY_MASK:
-            masks = masks | {"query_mask": None}
-        mask = axes.merged(masks, over, query.shape, key.shape)
+            by_name.pop("query_mask", None)
+        mask = masking.merge(*by_name.values())
         if fused and mask is not None:
             return masking.lowered(mask, causal, 0.7 * float(jnp.finfo(jnp.float32).max), *heads)
         if module.version == "2.11":
-            most = 65504.0 if query.dtype == jnp.float16 else 1e9
-            return masking.lowered(mask, causal, most, *heads)
+            return masking.lowered(mask, causal, 1e9, *heads)
         return masking.contract(mask, causal)
 
 
@@ -163,11 +174,17 @@ class MultiHeadAttention(_Projected):
     VERSIONS: ClassVar = masking.VERSIONS
     FORGETS_QUERY_MASK: ClassVar = True
 
+    def __post_init__(self) -> None:
+        masking.check_sizes(num_heads=self.num_heads, key_dim=self.key_dim, value_dim=self.value_dim)
+        for size in self._output_shape():
+            masking.check_sizes(output_shape=size)
+        super().__post_init__()
+
     def _sizes(self) -> tuple[int, int, int, int]:
         return self.num_heads, self.num_heads, self.key_dim, self.value_dim or self.key_dim
 
     def _output_shape(self) -> tuple[int, ...]:
-        return (self.output_shape,) if isinstance(self.output_shape, int) else tuple(self.output_shape or ())
+        return () if self.output_shape is None else tuple(np.atleast_1d(self.output_shape).tolist())
 
 
 class GroupQueryAttention(_Projected):
@@ -189,11 +206,14 @@ class GroupQueryAttention(_Projected):
     FORGETS_QUERY_MASK: ClassVar = False
     attention_axes: ClassVar = -2
 
+    def __post_init__(self) -> None:
+        groups = self.num_key_value_heads
+        masking.check_sizes(head_dim=self.head_dim, num_query_heads=self.num_query_heads, num_key_value_heads=groups)
+        if self.num_query_heads % groups:
+            raise ValueError(f"num_query_heads={self.num_query_heads} is not a multiple of num_key_value_heads={groups}")
+        super().__post_init__()
+
     def _sizes(self) -> tuple[int, int, int, int]:
-        if self.num_query_heads % self.num_key_value_heads:
-            raise ValueError(
-                f"num_query_heads={self.num_query_heads} is not a multiple of num_key_value_heads={self.num_key_value_heads}"
-            )
         return self.num_query_heads, self.num_key_value_heads, self.head_dim, self.head_dim
 
     def _output_shape(self) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from attn import initializers
-from attn.layers.keras.masking import Version
+from attn.layers.keras.masking import Version, check_sizes
 from attn.layers.keras.multi_head import MultiHeadAttention
 from attn.positions import Relative
 from attn.shapes import Array, Tokens, Valid
@@ -22,6 +22,10 @@ class TransformerBlock(nn.Module):
     dropout_rate: float = 0.1
     version: Version | None = None
     initializer: str | None = None  # as of MultiHeadAttention
+
+    def __post_init__(self) -> None:
+        check_sizes(num_heads=self.num_heads, key_dim=self.key_dim, feedforward_dim=self.feedforward_dim)
+        super().__post_init__()
 
     @nn.compact
     def __call__(
