@@ -99,7 +99,7 @@ def agree(ours: Any, theirs: Any, tolerance: float) -> float:
         assert our.shape == their.shape
         differences.append(np.abs(np.asarray(our) - their).max() / max(np.abs(their).max(), 1))
     assert max(differences) <= tolerance
-    return max(differences)
+    return float(max(differences))
 
 
 @pytest.mark.parametrize("name", LAYERS)

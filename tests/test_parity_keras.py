@@ -84,7 +84,7 @@ def compare(record_property, layer, inputs, theirs_call, ours_call, tolerance, v
         "gradients": difference((of_inputs, of_weights), (of_mine, flat)),
     }
     for name, largest in differences.items():
-        record_property(name, largest)
+        record_property(name, float(largest))
         assert largest <= tolerance
 
 

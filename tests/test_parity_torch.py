@@ -100,14 +100,15 @@ def test_they_agree(record_property, torch, case, dtype, tolerance):
 
         found, scores, found_gradients, found_slopes = everything(params, inputs, cotangent)
     assert found.dtype == dtype
-    record_property("values", max(close(found, output.detach(), tolerance), close(scores, weights.detach(), tolerance)))
+    values = max(close(found, output.detach(), tolerance), close(scores, weights.detach(), tolerance))
+    record_property("values", float(values))
     slopes = [close(slope, tensor.grad, tolerance) for slope, tensor in zip(found_slopes, tensors, strict=True)]
     found_gradients, gradients = (flatten(x["params"]) for x in (found_gradients, gradients))
     assert found_gradients.keys() == gradients.keys()
     for name, gradient in gradients.items():  # softmax does not see the key's bias: its gradient is rounding, in both
         largest = np.abs(gradients["query/bias" if name == "key/bias" else name]).max()
         slopes.append(close(found_gradients[name], gradient, tolerance, largest))
-    record_property("gradients", max(slopes))
+    record_property("gradients", float(max(slopes)))
 
 
 def in_order(inputs):
