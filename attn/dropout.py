@@ -37,3 +37,9 @@ def keep(rng: Array, rate: float, batch: Array, head: Array, query: Array, key: 
     batch, head, query, key = (index.astype(jnp.uint32) for index in (batch, head, query, key))
     bits, _ = threefry(threefry((rng[0], rng[1]), (batch, head)), (query, key))
     return bits >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
+
+
+def check_rate(name: str, rate: object) -> None:
+    """Raises ValueError where a rate of dropout is no number in [0, 1)."""
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise ValueError(f"{name}={rate!r} must be a number in [0, 1)")

@@ -3,7 +3,6 @@
 import functools
 import operator
 
-import jax.numpy as jnp
 import numpy as np
 
 from attn.arguments import Arguments
@@ -14,6 +13,12 @@ from attn.shapes import Allowed, Array, Mask, Valid
 def attendable_keys(valid: Valid) -> Mask:
     """`[*B, S]` of real keys as a mask `[*B, 1, 1, S]` for every head and every query."""
     return valid[..., None, None, :]
+
+
+def merge(*masks: Allowed | None) -> Allowed | None:
+    """The masks all together, None where there is none."""
+    given = [mask for mask in masks if mask is not None]
+    return functools.reduce(operator.and_, given) if given else None
 
 
 def in_band(distance, window: tuple[int | None, int | None]):
@@ -43,7 +48,7 @@ def allowed(arguments: Arguments, cut: Arguments, where: Where) -> Allowed | Non
         conditions.append(in_band(distance, arguments.window))
     if arguments.mask_mod is not None:
         conditions.append(at_places(arguments.mask_mod, arguments.mask_mod_captured, where))
-    return functools.reduce(jnp.logical_and, conditions) if conditions else None
+    return merge(*conditions)
 
 
 def tiles_in_band(arguments: Arguments, queries: int, keys: int, query_block: int, key_block: int) -> np.ndarray:

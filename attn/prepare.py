@@ -284,8 +284,7 @@ def _sink(options: Options, sizes: Sizes) -> Array | None:
 
 def _dropped(options: Options) -> dict[str, Any]:
     rate = options.dropout_rate
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-        raise ValueError(f"dropout_rate={rate!r} must be a number in [0, 1)")
+    dropout.check_rate("dropout_rate", rate)
     if rate == 0:
         return {}
     if options.dropout_rng is None:

@@ -1,13 +1,16 @@
-"""Fixtures that several test files share: the real IMDB archive, where the machine has one, and a finished run."""
+"""Fixtures that several test files share: the peers, the real IMDB archive, where the machine has one, and a finished run."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
 import tiny
 
 from experiments.data import imdb
+
+NEEDS_PEERS = "needs the extra peers: make test EXTRAS=peers"
 
 jax.config.update("jax_num_cpu_devices", 2)  # the steps are tested on one device and on two
 
@@ -18,6 +21,18 @@ def fast_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session")
+def keras() -> Any:
+    """Keras on JAX."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    return pytest.importorskip("keras", reason=NEEDS_PEERS)
+
+
+@pytest.fixture(scope="session")
+def torch() -> Any:
+    return pytest.importorskip("torch", reason=NEEDS_PEERS)
 
 
 @pytest.fixture(scope="session")

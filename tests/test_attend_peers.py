@@ -81,17 +81,15 @@ SDPA = {
 
 @pytest.mark.parametrize("name", SDPA)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_torch_scaled_dot_product_attention(implementation, name):
-    torch = pytest.importorskip("torch", reason="needs the extra peers: make test EXTRAS=peers")
+def test_torch_scaled_dot_product_attention(torch, implementation, name):
     theirs, options = SDPA[name]
     theirs = {k: torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x for k, x in theirs.items()}
     attention = torch.nn.functional.scaled_dot_product_attention
     agree(ours(implementation, **options), in_torch(torch, lambda *x: attention(*x, enable_gqa=True, **theirs)))
 
 
-def test_torch_flex_attention_with_the_same_score_mod():
+def test_torch_flex_attention_with_the_same_score_mod(torch):
     """Values alone: on a CPU it has no backward pass."""
-    torch = pytest.importorskip("torch", reason="needs the extra peers: make test EXTRAS=peers")
     flex_attention = importlib.import_module("torch.nn.attention.flex_attention").flex_attention
     slopes = torch.from_numpy(score_mods.alibi_slopes(N).astype(np.float32))
 

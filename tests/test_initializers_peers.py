@@ -1,10 +1,5 @@
 """The families of initialisers against what the installed libraries draw: limits and variances over many seeds."""
 
-import importlib
-import importlib.util
-import os
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,15 +13,8 @@ D, N, H = 24, 3, 8  # PyTorch and Flax split D into heads
 SEEDS = 60
 
 
-def needed(name: str) -> Any:
-    os.environ["KERAS_BACKEND"] = "jax"
-    if importlib.util.find_spec(name) is None:
-        pytest.skip("needs the extra peers: make test EXTRAS=peers")
-    return importlib.import_module(name)
-
-
-def of_keras() -> list[tuple[np.ndarray, np.ndarray]]:
-    keras = needed("keras")
+def of_keras(request) -> list[tuple[np.ndarray, np.ndarray]]:
+    keras = request.getfixturevalue("keras")
     drawn = []
     for seed in range(SEEDS):
         keras.utils.set_random_seed(seed)
@@ -37,8 +25,8 @@ def of_keras() -> list[tuple[np.ndarray, np.ndarray]]:
     return drawn
 
 
-def of_torch() -> list[tuple[np.ndarray, np.ndarray]]:
-    torch = needed("torch")
+def of_torch(request) -> list[tuple[np.ndarray, np.ndarray]]:
+    torch = request.getfixturevalue("torch")
     drawn = []
     for seed in range(SEEDS):
         torch.manual_seed(seed)
@@ -47,7 +35,7 @@ def of_torch() -> list[tuple[np.ndarray, np.ndarray]]:
     return drawn
 
 
-def of_flax() -> list[tuple[np.ndarray, np.ndarray]]:
+def of_flax(_) -> list[tuple[np.ndarray, np.ndarray]]:
     module, x = nn.MultiHeadDotProductAttention(num_heads=N), jnp.zeros((2, D))
     init = jax.jit(lambda seed: module.init(jax.random.key(seed), x)["params"])
     drawn = [init(seed) for seed in range(SEEDS)]
@@ -55,9 +43,9 @@ def of_flax() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 @pytest.mark.parametrize("name, draw", [("keras_3.15", of_keras), ("torch", of_torch), ("flax", of_flax)])
-def test_a_family_draws_as_its_library_does(name, draw):
+def test_a_family_draws_as_its_library_does(request, name, draw):
     """The largest of many is the limit of a uniform, and what a normal is truncated at."""
-    theirs = draw()
+    theirs = draw(request)
     layer, x = layers.MultiHeadAttention(N, H, initializer=name), jnp.zeros((2, D))
     init = jax.jit(lambda seed: layer.init(jax.random.key(seed), x, x)["params"])
     params = [init(seed) for seed in range(SEEDS)]

@@ -439,8 +439,7 @@ def torch_attention(torch: Any, name: str, valid: Any, p: Any, queries: Any, key
 
 @pytest.mark.parametrize("name", ["additive", "multi-head"])
 @pytest.mark.parametrize("valid", [None, np.array([7, 3]), VALID["of queries"].clip(1)], ids=["none", "1-D", "2-D"])
-def test_layers_are_those_of_torch_with_the_same_weights(record_property, name, valid):
-    torch = pytest.importorskip("torch", reason="needs the extra peers: make test EXTRAS=peers")
+def test_layers_are_those_of_torch_with_the_same_weights(torch, record_property, name, valid):
     layer, arrays = LAYERS[name], inputs(name)
     tree = initialised(layer, *arrays), *arrays
     cotangent = np.random.default_rng(2).normal(size=(B, T, HIDDENS if name == "multi-head" else V))
@@ -451,8 +450,7 @@ def test_layers_are_those_of_torch_with_the_same_weights(record_property, name, 
         record_property("gradients", agree(pull(jnp.asarray(cotangent)), expected[1], 1e-12))
 
 
-def test_the_encoder_is_that_of_torch_with_the_same_weights():
-    torch = pytest.importorskip("torch", reason="needs the extra peers: make test EXTRAS=peers")
+def test_the_encoder_is_that_of_torch_with_the_same_weights(torch):
     tokens, valid = np.array([[3, 1, 4, 1, 5], [8, 2, 6, 5, 3]]), np.array([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1]])
     encoder = d2l_transformer.TransformerEncoder(9, HIDDENS, 5, N, 2, 0.1, use_bias=True)
     params = initialised(encoder, tokens)

@@ -1,9 +1,5 @@
 """d2l's attention layers with their weights in ours, against the book's formulas in float64 NumPy."""
 
-import importlib
-import importlib.util
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,13 +99,6 @@ BAD = [
 def test_what_is_not_d2ls_is_refused(module, num_heads, message):
     with pytest.raises(ValueError, match=message):
         parity.from_d2l(module, num_heads=num_heads)
-
-
-@pytest.fixture(scope="module")
-def torch() -> Any:
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("needs the extra peers: make test EXTRAS=peers")
-    return importlib.import_module("torch")
 
 
 def in_torch(torch, kind, **attributes):

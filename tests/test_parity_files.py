@@ -86,9 +86,7 @@ def test_a_files_layer_is_the_layer(tmp_path):
 
 
 @needs_safetensors
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra peers: make test EXTRAS=peers")
-def test_pytorchs_own_safetensors(tmp_path):
-    torch = importlib.import_module("torch")
+def test_pytorchs_own_safetensors(torch, tmp_path):
     module = torch.nn.MultiheadAttention(E, N, dtype=torch.bfloat16)
     importlib.import_module("safetensors.torch").save_file(module.state_dict(), tmp_path / "attention.safetensors")
     _, params = parity.from_torch(parity.load_weights(tmp_path / "attention.safetensors"), num_heads=N)

@@ -1,8 +1,5 @@
 """Our Keras layers against the installed Keras 3.15 on JAX: outputs, scores and gradients, with the same weights."""
 
-import importlib
-import importlib.util
-import os
 from typing import Any
 
 import jax
@@ -15,7 +12,6 @@ from attn.parity import keras as partner
 from attn.parity.trees import flatten
 
 pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="needs the extra peers: make test EXTRAS=peers"),
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras 3.15's variables
     pytest.mark.usefixtures("fast_compilation"),
 ]
@@ -26,12 +22,6 @@ VALUE_MASK = np.array([[True, True, False, True, True, True, False], [True, Fals
 QUERY_MASK = np.array([[True, True, True, False, True], [False, True, True, True, False]])
 PAIRS = RNG.random((B, 3, T, S)) < 0.6
 PAIRS[..., 0] = True
-
-
-@pytest.fixture(scope="module")
-def keras() -> Any:
-    os.environ["KERAS_BACKEND"] = "jax"
-    return importlib.import_module("keras")
 
 
 def randomise(layer):

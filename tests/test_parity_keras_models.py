@@ -1,9 +1,6 @@
 """Whole Keras models of the blog's architectures in and out; and which are refused."""
 
 import importlib
-import importlib.util
-import os
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,18 +10,9 @@ from attn import parity
 from experiments import settings
 from experiments.data import imdb_arrays
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="needs the extra peers: make test EXTRAS=peers"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras 3.15's variables
-]
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras 3.15's variables
 PAGES = ("single_head", "multi_head", "transformer", "transformer_positional")
 WORDS, LENGTH = 10_000, 256
-
-
-@pytest.fixture(scope="module")
-def keras() -> Any:
-    os.environ["KERAS_BACKEND"] = "jax"
-    return importlib.import_module("keras")
 
 
 def block_class(layers):

@@ -1,9 +1,5 @@
 """`torch.nn.MultiheadAttention` and our layer with its weights: values, weights, gradients, and the same bits back."""
 
-import importlib
-import importlib.util
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,13 +18,6 @@ BY_HEAD = np.random.default_rng(6).random((B, N, T, S)) < 0.4
 ATTN_MASK[:, 0] = BY_HEAD[..., 0] = False  # every query has a key
 PADDING = np.arange(S) >= np.array([[S - 2], [4]])
 SQUARE = ~np.tri(T, dtype=bool)
-
-
-@pytest.fixture(scope="module")
-def torch() -> Any:
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("needs the extra peers: make test EXTRAS=peers")
-    return importlib.import_module("torch")
 
 
 def attention(torch, dtype="float32", **options):

@@ -1,9 +1,5 @@
 """Our Adam against the installed Keras'. The layers are in test_parity_keras.py."""
 
-import importlib.util
-import os
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -11,16 +7,7 @@ import pytest
 
 import attn
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="needs the extra peers: make test EXTRAS=peers"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras 3.15's variables
-]
-
-
-@pytest.fixture(scope="module")
-def keras() -> Any:
-    os.environ["KERAS_BACKEND"] = "jax"
-    return importlib.import_module("keras")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras 3.15's variables
 
 
 def test_adam(keras):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from attn.dispatch import attend, attention_weights
+from attn.dropout import check_rate
 from attn.scores import additive
 from attn.shapes import Array
 
@@ -40,9 +41,7 @@ class WithDropout(nn.Module):
     """A module with a field `dropout`, a rate in [0, 1). Raises ValueError at construction where it is not."""
 
     def __post_init__(self) -> None:
-        rate = getattr(self, "dropout", None)
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-            raise ValueError(f"dropout={rate!r} must be a number in [0, 1)")
+        check_rate("dropout", getattr(self, "dropout", None))
         super().__post_init__()
 
 

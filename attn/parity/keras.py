@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from attn.layers import keras as ours
 from attn.layers.keras.masking import Version, check_version
-from attn.parity.trees import Arrays, check_shapes, parameters, unflatten
+from attn.parity.trees import Arrays, check_like, parameters, unflatten
 
 MODELS = ("Functional", "Sequential", "Model")
 
@@ -35,7 +35,7 @@ def from_keras(layer: Any, *, version: Version | None = None) -> tuple[nn.Module
         return keras_models.from_model(layer)
     partner = _LAYERS.get(kind)
     if partner is None:
-        raise ValueError(f"{name_of(layer)} is a {kind}: there is a partner for {', '.join(_LAYERS)} and for models of them")
+        raise _no_partner(layer)
     return partner(layer, version), {"params": unflatten(arrays_of(layer))}
 
 
@@ -66,6 +66,11 @@ def name_of(layer: Any) -> str:
     return f"Keras layer {getattr(layer, 'name', layer)!r}"
 
 
+def _no_partner(layer: Any) -> ValueError:
+    partners = ", ".join(_LAYERS)
+    return ValueError(f"{name_of(layer)} is a {kind_of(layer)}: there is a partner for {partners} and for models of them")
+
+
 def refuse(layer: Any, **allowed: Any) -> None:
     """Raises where the layer's config has another value in one of these fields; a field it lacks is as it should be."""
     config = layer.get_config()
@@ -74,13 +79,13 @@ def refuse(layer: Any, **allowed: Any) -> None:
             raise ValueError(f"{name_of(layer)} has {field}={config[field]!r}: only {value!r} has a partner here")
 
 
-def arrays_of(layer: Any, prefix: str = "") -> Arrays:
-    """Its weights under our names, each with `prefix` before it."""
-    names = weight_names(layer)
+def arrays_of(layer: Any) -> Arrays:
+    """Its weights under our names."""
+    names = weight_names(layer)  # which refuses what is no layer
     weights = layer.get_weights()
     if len(names) != len(weights):
         raise ValueError(f"{name_of(layer)} has {len(weights)} weights where {len(names)} belong: is it built? Call it once")
-    return {prefix + name: np.array(weight) for name, weight in zip(names, weights, strict=True)}
+    return {name: np.array(weight) for name, weight in zip(names, weights, strict=True)}
 
 
 def weight_names(layer: Any) -> list[str]:
@@ -94,18 +99,19 @@ def weight_names(layer: Any) -> list[str]:
     if kind in ("Embedding", "LayerNormalization"):
         return {"Embedding": ["embedding"], "LayerNormalization": ["scale", "bias"]}[kind]
     if kind not in ("Attention", "AdditiveAttention"):
-        raise ValueError(f"{name_of(layer)} is a {kind}: there is a partner for {', '.join(_LAYERS)} and for models of them")
+        raise _no_partner(layer)
     names = ["scale"] if config["use_scale"] else []
     return [*names, "concat_score_weight"] if config.get("score_mode") == "concat" else names
 
 
+def read(layers: dict[str, Any]) -> Arrays:
+    """The arrays of the layers, each at its prefix."""
+    return {prefix + name: array for prefix, layer in layers.items() for name, array in arrays_of(layer).items()}
+
+
 def write(arrays: Arrays, layers: dict[str, Any], owner: str) -> None:
     """Arrays into the layers, each at its prefix, once all of them fit."""
-    now = {name: array for prefix, layer in layers.items() for name, array in arrays_of(layer, prefix).items()}
-    check_shapes(arrays, {name: array.shape for name, array in now.items()}, owner)
-    for name, array in arrays.items():
-        if array.dtype != now[name].dtype:
-            raise ValueError(f"{name} is {array.dtype}, and in {owner} it is {now[name].dtype}")
+    check_like(arrays, read(layers), owner)
     for prefix, layer in layers.items():
         layer.set_weights([arrays[prefix + name] for name in weight_names(layer)])
 

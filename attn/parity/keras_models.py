@@ -22,8 +22,7 @@ Layers = dict[str, Any]  # by the prefix of their names in the classifier
 def from_model(model: Any) -> tuple[Classifier, dict[str, Any]]:
     """The classifier and its `{"params": …}`; raises ValueError as `attn.parity.from_keras` says."""
     config, layers = _read(model)
-    arrays = {name: array for prefix, layer in layers.items() for name, array in keras.arrays_of(layer, prefix).items()}
-    return Classifier(config), {"params": unflatten(arrays)}
+    return Classifier(config), {"params": unflatten(keras.read(layers))}
 
 
 def to_model(arrays: Arrays, model: Any) -> Any:
@@ -141,14 +140,14 @@ def _compare(model: Any, config: ClassifierConfig, layers: Layers) -> None:
     tokens[1, : tokens.shape[1] // 2] = tokens[2, ::3] = tokens[3, tokens.shape[1] // 2 :] = 0
     try:
         model.set_weights([(0.4 * rng.normal(size=w.shape)).astype(w.dtype) for w in kept])
-        arrays = {name: array for prefix, layer in layers.items() for name, array in keras.arrays_of(layer, prefix).items()}
+        params = {"params": unflatten(keras.read(layers))}
         theirs = np.asarray(model(tokens), np.float64)
     finally:
         model.set_weights(kept)
     if model.layers[-1].get_config().get("activation") == "softmax":
         theirs = np.log(np.maximum(theirs, 1e-30))
     theirs = theirs - np.log(np.sum(np.exp(theirs), axis=-1, keepdims=True))
-    ours = Classifier(config).apply({"params": unflatten(arrays)}, jnp.asarray(tokens))
+    ours = Classifier(config).apply(params, jnp.asarray(tokens))
     ours = np.maximum(np.asarray(jax.nn.log_softmax(jnp.asarray(ours)), np.float64), np.log(1e-30))
     difference = np.abs(np.maximum(theirs, np.log(1e-30)) - ours).max()
     if not difference <= _TOLERANCE * max(1.0, np.abs(ours).max()):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from attn.layers.keras import MultiHeadAttention
-from attn.parity.trees import Arrays, check_shapes, flatten, parameters, unflatten, width
+from attn.parity.trees import Arrays, check_like, check_shapes, flatten, parameters, unflatten, width
 
 _MODULE = "torch.nn.MultiheadAttention"
 _PROJECTIONS = ("query", "key", "value")
@@ -61,11 +61,7 @@ def to_torch(params: Any, module: Any) -> Any:
     """
     arrays = parameters(params)
     _, variables = from_torch(module)
-    present = flatten(variables["params"])
-    check_shapes(arrays, {name: array.shape for name, array in present.items()}, "the module")
-    for name, array in arrays.items():
-        if array.dtype != present[name].dtype:
-            raise ValueError(f"{name} is {array.dtype}, and in the module it is {present[name].dtype}: convert one of them")
+    check_like(arrays, flatten(variables["params"]), "the module")
     targets = dict(module.named_parameters())
     for name, array in _to_rows(arrays, packed="in_proj_weight" in targets).items():
         exact = array if array.dtype.kind == "f" else array.astype(np.float32)  # bfloat16, which PyTorch takes from no array

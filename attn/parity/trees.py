@@ -79,6 +79,14 @@ def check_shapes(arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], owner: s
             raise ValueError(f"{name} is {array.shape}, and in {owner} it is {shapes[name]}")
 
 
+def check_like(arrays: Arrays, present: Arrays, owner: str) -> None:
+    """Raises ValueError where the arrays are not those of `owner` by name, shape and dtype: a cast would lose bits."""
+    check_shapes(arrays, {name: array.shape for name, array in present.items()}, owner)
+    for name, array in arrays.items():
+        if array.dtype != present[name].dtype:
+            raise ValueError(f"{name} is {array.dtype}, and in {owner} it is {present[name].dtype}: convert one of them")
+
+
 def width(arrays: Arrays, name: str, axis: int) -> tuple[int, ...]:
     """The size of an axis that nothing else tells, as a shape: where there is none, `check_shapes` says so."""
     shape = arrays[name].shape if name in arrays else ()

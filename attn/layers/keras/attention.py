@@ -11,10 +11,11 @@ from jax import numpy as jnp
 
 from attn import scores
 from attn.dispatch import attend, attention_weights
+from attn.dropout import check_rate
 from attn.initializers import symmetric_uniform
 from attn.layers.keras import masking
-from attn.layers.keras.masking import Version, checked, merge
-from attn.masks import attendable_keys
+from attn.layers.keras.masking import Version, checked
+from attn.masks import attendable_keys, merge
 from attn.shapes import Array, Valid
 
 
@@ -24,7 +25,7 @@ class _OfOneHead(nn.Module):
     def __post_init__(self) -> None:
         module: Any = self
         masking.check_version(module.version)
-        masking.check_rate(module.dropout)
+        check_rate("dropout", module.dropout)
         super().__post_init__()
 
     def __call__(

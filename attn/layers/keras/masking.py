@@ -1,12 +1,11 @@
 """From Keras' masks to the arguments of `attn.attend`, and what each version of Keras makes of a row that has no key."""
 
-import functools
-import operator
 from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
 
+from attn.masks import merge
 from attn.shapes import Array, Key, Mask, Query
 
 Version = Literal["2.11", "3.15"]  # each stands for those before it, back to the other: 3.15 for 3.13 and later
@@ -25,11 +24,6 @@ def check_sizes(**sizes: int | None) -> None:
             raise ValueError(f"{name}={size!r} is no positive int")
 
 
-def check_rate(dropout: float) -> None:
-    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout!r} must be a number in [0, 1)")
-
-
 def checked(name: str, mask: Any, shape: tuple[int, ...] | None = None) -> Array:
     """The mask, bool and of this shape; another is a ValueError."""
     dtype = mask.dtype if hasattr(mask, "dtype") else np.asarray(mask).dtype
@@ -38,12 +32,6 @@ def checked(name: str, mask: Any, shape: tuple[int, ...] | None = None) -> Array
     if shape is not None and np.shape(mask) != shape:
         raise ValueError(f"{name} {np.shape(mask)} must be {shape}")
     return jnp.asarray(mask)
-
-
-def merge(*masks: Mask | None) -> Mask | None:
-    """The masks all together, None where there is none."""
-    given = [mask for mask in masks if mask is not None]
-    return functools.reduce(operator.and_, given) if given else None
 
 
 def contract(mask: Mask | None, causal: bool) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from flax import linen as nn
 
 from attn import initializers
 from attn.dispatch import attend, attention_weights
+from attn.dropout import check_rate
 from attn.layers.keras import axes, masking
 from attn.layers.keras.masking import Version
+from attn.masks import merge
 from attn.positions import Relative
 from attn.shapes import Array, Mask, Valid
 
@@ -21,7 +23,7 @@ class _Projected(nn.Module):
     def __post_init__(self) -> None:
         module: Any = self
         masking.check_version(module.version, module.VERSIONS)
-        masking.check_rate(module.dropout)
+        check_rate("dropout", module.dropout)
         if module.initializer is not None:
             initializers.family(module.initializer)
         super().__post_init__()
@@ -140,7 +142,7 @@ class _Projected(nn.Module):
         by_name = axes.by_heads(masks, over, query.shape, key.shape)
         if module.version == "3.15" and module.FORGETS_QUERY_MASK:
             by_name.pop("query_mask", None)
-        mask = masking.merge(*by_name.values())
+        mask = merge(*by_name.values())
         if fused and mask is not None:
             return masking.lowered(mask, causal, 0.7 * float(jnp.finfo(jnp.float32).max), *heads)
         if module.version == "2.11":
