@@ -15,8 +15,8 @@ def attendable_keys(valid: Valid) -> Mask:
     return valid[..., None, None, :]
 
 
-def merge(*masks: Allowed | None) -> Allowed | None:
-    """The masks all together, None where there is none."""
+def merge(*masks: Array | None) -> Array | None:
+    """The masks all together, of any shapes that broadcast; None where there is none."""
     given = [mask for mask in masks if mask is not None]
     return functools.reduce(operator.and_, given) if given else None
 
