@@ -9,6 +9,7 @@ import math
 from flax import linen as nn
 
 from attn.layers.d2l import MultiHeadAttention, WithDropout
+from attn.layers.linen import Dropout
 from attn.positions import sinusoidal
 from attn.shapes import Array, Tokens
 
@@ -36,7 +37,7 @@ class PositionalEncoding(WithDropout):
         if (length := X.shape[-2]) > self.max_len:
             raise ValueError(f"X {X.shape} is longer than max_len={self.max_len} positions")
         placed = (X + sinusoidal(length, self.num_hiddens, interleaved=True)).astype(X.dtype)
-        return nn.Dropout(self.dropout, deterministic=deterministic)(placed)
+        return Dropout(self.dropout, deterministic)(placed)
 
 
 class AddNorm(WithDropout):
@@ -49,7 +50,7 @@ class AddNorm(WithDropout):
         """Two arrays of one shape to the same. Raises ValueError where the shapes differ."""
         if X.shape != Y.shape:
             raise ValueError(f"X {X.shape} and Y {Y.shape} differ: a residual connection needs one shape")
-        dropped = nn.Dropout(self.dropout, deterministic=deterministic)(Y)
+        dropped = Dropout(self.dropout, deterministic)(Y)
         return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False)(X + dropped)
 
 

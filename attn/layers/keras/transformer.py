@@ -6,6 +6,7 @@ from flax import linen as nn
 from attn import initializers
 from attn.layers.keras.masking import Version, check_sizes
 from attn.layers.keras.multi_head import MultiHeadAttention
+from attn.layers.linen import Dense, Dropout
 from attn.positions import Relative
 from attn.shapes import Array, Tokens, Valid
 
@@ -35,11 +36,11 @@ class TransformerBlock(nn.Module):
         family = initializers.family(self.initializer or initializers.of_keras(self.version))
 
         def add_and_norm(x: Array, branch: Array) -> Array:
-            branch = nn.Dropout(self.dropout_rate, deterministic=deterministic)(branch)
+            branch = Dropout(self.dropout_rate, deterministic=deterministic)(branch)
             return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False)(x + branch)
 
         def dense(x: Array, features: int) -> Array:
-            return nn.Dense(features, kernel_init=family.dense, bias_init=family.dense_bias(x.shape[-1]))(x)
+            return Dense(features, kernel_init=family.dense, bias_init=family.dense_bias(x.shape[-1]))(x)
 
         attention = MultiHeadAttention(
             self.num_heads, self.key_dim, attention_axes=-2, version=self.version, initializer=self.initializer

@@ -1,0 +1,62 @@
+"""Our Dense and Dropout are linen's: the same parameters, numbers and bits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from attn.dropout import bernoulli
+from attn.layers import linen
+
+X = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+
+
+class Ours(nn.Module):
+    rate: float = 0.3
+
+    @nn.compact
+    def __call__(self, x, deterministic=False):
+        x = linen.Dense(4, nn.initializers.lecun_normal(), nn.initializers.normal())(x)
+        return linen.Dropout(self.rate, deterministic)(x)
+
+
+class Theirs(nn.Module):
+    rate: float = 0.3
+
+    @nn.compact
+    def __call__(self, x, deterministic=False):
+        x = nn.Dense(4, kernel_init=nn.initializers.lecun_normal(), bias_init=nn.initializers.normal())(x)
+        return nn.Dropout(self.rate, deterministic=deterministic)(x)
+
+
+@pytest.mark.parametrize("deterministic, rate", [(True, 0.3), (False, 0.0), (False, 0.3)])
+@pytest.mark.parametrize("shape", [(2, 5, 3), (5, 3), (3,)])
+def test_parameters_outputs_and_gradients(deterministic, rate, shape):
+    x = X.reshape(-1, *shape)[0] if len(shape) < 3 else X
+    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    ours, theirs = Ours(rate), Theirs(rate)
+    params = theirs.init(rngs, x)
+    jax.tree.map(np.testing.assert_array_equal, ours.init(rngs, x), params)
+
+    def loss(params, x, model):
+        output = model.apply(params, x, deterministic, rngs={"dropout": jax.random.key(2)})
+        return jnp.sum(jnp.sin(output)), output
+
+    (ours_slope, output), (slope, expected) = (jax.grad(loss, (0, 1), has_aux=True)(params, x, m) for m in (ours, theirs))
+    np.testing.assert_allclose(output, expected, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(output) == 0, np.asarray(expected) == 0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours_slope, slope)
+
+
+@pytest.mark.parametrize("probability", [0.9, 0.5, 1 - 0.3, 1e-7, 1.0, 0.999999])
+@pytest.mark.parametrize("shape", [(), (7,), (3, 5), (0, 2)])
+def test_bernoulli_is_that_of_jax_bit_for_bit(probability, shape):
+    for rng in (jax.random.key(3), jax.random.PRNGKey(4), jax.random.key(5, impl="rbg")):
+        expected = jax.random.bernoulli(rng, probability, shape)
+        np.testing.assert_array_equal(bernoulli(rng, probability, shape), expected)
+    rngs = jax.random.split(jax.random.key(6), 3)
+    expected = jax.vmap(lambda rng: jax.random.bernoulli(rng, probability, shape))(rngs)
+    np.testing.assert_array_equal(jax.vmap(lambda rng: bernoulli(rng, probability, shape))(rngs), expected)
+    with jax.threefry_partitionable(False):
+        np.testing.assert_array_equal(bernoulli(rngs[0], 0.5, (4,)), jax.random.bernoulli(rngs[0], 0.5, (4,)))
