@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from attn import mask_mods, parity, positions, score_mods, scores
-    from attn.dispatch import attend, attention_weights, explain
+    from attn.dispatch import attend, attend_pooled, attention_weights, explain
     from attn.optimizers import keras_adam
     from attn.statistics import attention_statistics, merge_attention
 
@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "attend": "attn.dispatch",
+    "attend_pooled": "attn.dispatch",
     "attention_weights": "attn.dispatch",
     "explain": "attn.dispatch",
     "attention_statistics": "attn.statistics",
@@ -23,6 +24,7 @@ _MODULES = ("mask_mods", "parity", "positions", "score_mods", "scores")
 __all__ = [
     "__version__",
     "attend",
+    "attend_pooled",
     "attention_statistics",
     "attention_weights",
     "explain",

@@ -60,7 +60,7 @@ def _backward(block: Block, saved, cotangents):
     gradient, lse_gradient = cotangents
     empty = norm.of_keys == 0
     gradient = jnp.where(empty[..., None], 0, gradient)
-    mean = jnp.sum(gradient * output, axis=-1)
+    mean = gradients.sum_channels(gradient * output)
     shift = mean - jnp.where(empty, 0, lse_gradient * norm.total / jnp.where(empty, 1, norm.of_keys))
     # Divided here, a row at a time, so that the exponentials of a tile stand in for its weights.
     gradient, shift = gradient / norm.total[..., None], shift / norm.total
@@ -84,8 +84,7 @@ def _backward(block: Block, saved, cotangents):
 
 
 def _tile_gradients(tile: Arguments, where, allowed, careful, gradient: Array, highest: Array, shift: Array):
-    scores, pull_scores = gradients.scores_vjp(tile, allowed, careful)
-    logits, pull_logits = gradients.modify_vjp(tile, where, scores, allowed)
+    logits, pull = gradients.logits_vjp(tile, where, allowed, careful)
     kept = tiles.kept(tile, where)
     weight_gradient = tiles.contract("bkrts", "bkrtc", gradient, "bksc", tile.value, None, None)
     weight_gradient = weight_gradient if kept is None else weight_gradient * kept
@@ -99,10 +98,8 @@ def _tile_gradients(tile: Arguments, where, allowed, careful, gradient: Array, h
         weights, logit_gradient = (jnp.where(allowed, x, 0) for x in (weights, logit_gradient))
     weights = weights if kept is None else weights * kept
     value = gradients.by_key(weights, gradient, allowed, careful)
-    score_gradient, bias, score_mod = pull_logits(logit_gradient)
-    score_gradient = score_gradient if allowed is None else jnp.where(allowed, score_gradient, 0)
-    query, key, score, scale = pull_scores(score_gradient)
-    return gradients.Gradients(query, key, value, bias, score, scale, score_mod)
+    query, key, *rest = pull(logit_gradient)
+    return gradients.Gradients(query, key, value, *rest)
 
 
 _attention: Callable[[Block, Arguments], tuple[Array, Array]]

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from attn import blocks, chunked, chunked_autodiff, dense, fused
+from attn import pooled as pooled_kernel
 from attn.arguments import Arguments
 from attn.blocks import Block
-from attn.prepare import Options, Sizes, as_arrays, prepare
+from attn.prepare import Options, Sizes, as_array, as_arrays, prepare
 from attn.reverse_mode import explained
 from attn.scores import Score, nearest
-from attn.shapes import Array, Bias, Key, Mask, Output, Query, Scale, Value, Weights
+from attn.shapes import Array, Bias, Key, Mask, Output, Pooled, Query, Scale, Value, Weights
 
 Implementation = Literal["auto", "dense", "chunked", "chunked_autodiff", "fused"]
 IMPLEMENTATIONS = ("fused", "chunked", "chunked_autodiff", "dense")
@@ -131,6 +132,41 @@ def attend(
         return _run(arguments, sizes, choice.implementation, choice.block).astype(value.dtype)
 
 
+def attend_pooled(
+    query: Query,
+    key: Key,
+    value: Value,
+    *,
+    query_weights: Array | None = None,
+    implementation: Implementation = "auto",
+    block: int | tuple[int, int] | None = None,
+    **options: Any,
+) -> Pooled:
+    """Σ_t query_weights[t] · attend(query, key, value)[t], `[*B, N, V]`: the mean over the queries, where there are no weights.
+
+    Where nothing is masked and one tile holds everything, the queries are averaged before the values are read ("pooled" in
+    `attn.explain(..., pooled=True)`), which is a third of the products. Else the outputs are, without those of weight 0.
+
+    Args:
+      query_weights: floating point, `[T]` or `[*B, T]`; differentiated. None means 1/T.
+      implementation, block: as in `attn.attend`; with another than "auto" the outputs are averaged.
+      options: those of `attn.attend`.
+
+    Raises:
+      ValueError: one line with the argument, its shape or value, and the rule.
+    """
+    query, key, value = as_arrays(query, key, value)
+    arguments, sizes = prepare(query, key, value, Options(**options))
+    weights = _query_weights(query_weights, sizes, arguments.dtype)
+    if not sizes.nothing and _not_pooled(arguments, implementation, block) is None:
+        with explained():
+            output = _run_pooled(arguments, weights)
+        return output.reshape(*sizes.batch, sizes.N, value.shape[-1]).astype(value.dtype)
+    output = attend(query, key, value, implementation=implementation, block=block, **options)
+    weights = weights.reshape(*sizes.batch, sizes.T)[..., None, None]
+    return jnp.sum(jnp.where(weights == 0, 0, output) * weights, axis=-3).astype(value.dtype)
+
+
 def attention_weights(
     query: Query,
     key: Key,
@@ -159,13 +195,24 @@ def explain(
     *,
     implementation: Implementation = "auto",
     block: int | tuple[int, int] | None = None,
+    pooled: bool = False,
     **options: Any,
 ) -> Explanation:
-    """Which implementation `attend` would run for the same arguments, and what rules out each of the others."""
+    """Which implementation `attend` would run for the same arguments, and what rules out each of the others.
+
+    With `pooled`, that of `attend_pooled`: "pooled", or the one whose outputs are averaged.
+    """
     query, key, value = as_arrays(query, key, value)
     chosen = Options(**options)
     arguments, _ = prepare(query, key, value, chosen)
-    return _choose(query, key, value, chosen, arguments, implementation, block)
+    choice = _choose(query, key, value, chosen, arguments, implementation, block)
+    if not pooled:
+        return choice
+    why = _not_pooled(arguments, implementation, block)
+    if why is not None:
+        return dataclasses.replace(choice, others={"pooled": why} | choice.others)
+    others = dict.fromkeys(IMPLEMENTATIONS, "'pooled' has a third of the products") | choice.others
+    return Explanation("pooled", None, others)
 
 
 @functools.partial(jax.jit, static_argnames=("sizes", "implementation", "block"))
@@ -177,6 +224,29 @@ def _run(arguments: Arguments, sizes: Sizes, implementation: str, block: Block |
         kernel = chunked if implementation == "chunked" else chunked_autodiff
         output, _ = kernel.attention(arguments, block)
     return rows_by_query(output, sizes)
+
+
+@jax.jit
+def _run_pooled(arguments: Arguments, query_weights: Array) -> Array:
+    return pooled_kernel.attention(arguments, query_weights)
+
+
+def _not_pooled(arguments: Arguments, implementation: str, block) -> str | None:
+    if implementation != "auto":
+        return f"{implementation!r} was asked for"
+    return "block is given" if block is not None else pooled_kernel.refusal(arguments)
+
+
+def _query_weights(weights: Array | None, sizes: Sizes, dtype: jnp.dtype) -> Array:
+    """`[B, T]`"""
+    if weights is None:
+        return jnp.full((sizes.B, sizes.T), 1 / max(1, sizes.T), dtype)
+    weights = as_array("query_weights", weights)
+    if not jnp.issubdtype(weights.dtype, jnp.floating):
+        raise ValueError(f"query_weights is {weights.dtype}: it must be floating point")
+    if weights.shape not in ((sizes.T,), (*sizes.batch, sizes.T)):
+        raise ValueError(f"query_weights {weights.shape} must be {(sizes.T,)} or {(*sizes.batch, sizes.T)}")
+    return jnp.broadcast_to(weights.astype(dtype), (*sizes.batch, sizes.T)).reshape(sizes.B, sizes.T)
 
 
 def rows_by_query(output: Array, sizes: Sizes) -> Array:

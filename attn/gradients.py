@@ -101,6 +101,20 @@ def modify_vjp(tile: Arguments, where: Where, scores: Tile, allowed: Allowed | N
     return jax.vjp(modify, scores, tile.bias, inexact(tile.score_mod_captured))
 
 
+def logits_vjp(tile: Arguments, where: Where, allowed: Allowed | None, careful: Array | None):
+    """The logits, and from their gradient those of query, key, bias, score's captured arrays and scale, score_mod's."""
+    scores, pull_scores = scores_vjp(tile, allowed, careful)
+    logits, pull_logits = modify_vjp(tile, where, scores, allowed)
+
+    def pull(gradient: Tile) -> tuple:
+        gradient, bias, score_mod = pull_logits(gradient)
+        gradient = gradient if allowed is None else jnp.where(allowed, gradient, 0)
+        query, key, score, scale = pull_scores(gradient)
+        return query, key, bias, score, scale, score_mod
+
+    return logits, pull
+
+
 def by_key(weights: Tile, rows: Array, allowed: Allowed | None, careful: Array | None) -> Array:
     """Σ_rt weights[r, t, s] · rows[r, t, c] as `[B, K, S, C]`, without transposing the weights.
 
@@ -112,6 +126,11 @@ def by_key(weights: Tile, rows: Array, allowed: Allowed | None, careful: Array |
         return tiles.contract("bksc", "bkrts", weights, "bkrtc", rows, allowed, careful)
     columns = tiles.contract("bkcs", "bkrtc", rows, "bkrts", weights, allowed, careful)
     return jnp.swapaxes(lax.optimization_barrier(columns), -1, -2)
+
+
+def sum_channels(rows: Array) -> Array:
+    """Σ_c rows[.., c] as a product, which XLA's CPU backend makes in a third of the time of a sum over 16 neighbours."""
+    return jnp.einsum("...c,c->...", rows, jnp.ones(rows.shape[-1], rows.dtype), precision=lax.Precision.HIGHEST)
 
 
 def _merge(arrays: tuple[Array, ...], replaced: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -74,7 +74,7 @@ class Options:
 
 def as_arrays(query: Any, key: Any, value: Any) -> tuple[Array, Array, Array]:
     """Raises ValueError where one of them is no array."""
-    return _array("query", query), _array("key", key), _array("value", value)
+    return as_array("query", query), as_array("key", key), as_array("value", value)
 
 
 def prepare(query: Array, key: Array, value: Array, options: Options) -> tuple[Arguments, Sizes]:
@@ -130,7 +130,7 @@ def _scored(query: Array, key: Array, options: Options, dtype: jnp.dtype, sizes:
     score = scores.resolve(options.score)
     if isinstance(score, Features | Pairwise):
         score.check(query.shape[-1], key.shape[-1], sizes.N)
-    scale = options.scale if options.scale is None else _array("scale", options.scale)
+    scale = options.scale if options.scale is None else as_array("scale", options.scale)
     if scale is not None and (scale.shape != () or jnp.issubdtype(scale.dtype, jnp.complexfloating)):
         raise ValueError(f"scale has shape {scale.shape} and dtype {scale.dtype}: it must be a real scalar")
     if isinstance(score, Features):
@@ -175,7 +175,7 @@ def _pairs(name: str, array: Any, sizes: Sizes) -> Array | None:
     """A bias or mask `[*B, N, T, S]`, each axis full or 1, as `[B|1, K|1, R|1, T|1, S|1]`."""
     if array is None:
         return None
-    array = _array(name, array)
+    array = as_array(name, array)
     if name == "mask" and array.dtype != jnp.bool_:
         raise ValueError(f"mask is {array.dtype}: it must be bool, True means may attend; additive terms are bias")
     if name == "bias" and not jnp.issubdtype(array.dtype, jnp.floating):
@@ -211,13 +211,13 @@ def _sequence(name: str, array: Any, sizes: Sizes, length: int) -> Array | None:
 
 
 def _integers(name: str, array: Any) -> Array:
-    array = _array(name, array)
+    array = as_array(name, array)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(f"{name} is {array.dtype}: it must be integers")
     return array.astype(jnp.int32)  # differences of unsigned or narrow ones would wrap
 
 
-def _array(name: str, array: Any) -> Array:
+def as_array(name: str, array: Any) -> Array:
     try:
         return jnp.asarray(array)
     except (TypeError, ValueError):
@@ -276,7 +276,7 @@ def _sink(options: Options, sizes: Sizes) -> Array | None:
         return jnp.zeros((sizes.K, sizes.N // sizes.K)) if options.normalizer == "softmax1" else None
     if options.normalizer not in WITH_SINK:
         raise ValueError(f"sink with normalizer={options.normalizer!r}: only {' and '.join(WITH_SINK)} have one")
-    sink = _array("sink", options.sink)
+    sink = as_array("sink", options.sink)
     if sink.shape != (sizes.N,) or not jnp.issubdtype(sink.dtype, jnp.floating):
         raise ValueError(f"sink {sink.shape} of {sink.dtype} must be one floating point logit for each head, {(sizes.N,)}")
     return sink.reshape(sizes.K, sizes.N // sizes.K)

@@ -16,6 +16,7 @@ Key = Float[Array, "*B S K H2"]  # H2 is H, but for scores that compare vectors 
 Value = Float[Array, "*B S K V"]
 Output = Float[Array, "*B T N V"]
 Weights = Float[Array, "*B N T S"]
+Pooled = Float[Array, "*B N V"]
 Rows = Float[Array, "*B N T"]  # one number a query and head
 Bias = Float[Array, "*#B #N #T #S"]  # each axis full or 1
 Mask = Bool[Array, "*#B #N #T #S"]  # True: may attend; each axis full or 1
@@ -36,6 +37,7 @@ __all__ = [
     "Logits",
     "Mask",
     "Output",
+    "Pooled",
     "Query",
     "Rows",
     "Scale",

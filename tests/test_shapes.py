@@ -30,6 +30,7 @@ for batch in ((), (6,), (6, 8)):
             for score in ("dot", "additive"):
                 options = dict(mask=mask, score=score, implementation=implementation)
                 jax.eval_shape(jax.grad(lambda q: attn.attend(q, k, v, **options).sum()), q)
+        jax.eval_shape(jax.grad(lambda q: attn.attend_pooled(q, k, v, mask=mask).sum()), q)
         jax.eval_shape(lambda q: attn.attention_weights(q, k, mask=mask), q)
         lse = jax.eval_shape(lambda q: attn.attention_statistics(q, k, v, mask=mask, top_k=3), q).lse
         parts = [jnp.zeros((*batch, T, N, V))] * 2

@@ -1,13 +1,14 @@
 """Text classifiers: embedding, a body of attention, mean pooling, logits."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 from attn.initializers import glorot_uniform
 from attn.layers import keras
+from attn.layers.linen import Dropout
 from attn.positions import KINDS, RELATIVE, Relative, rotary, sinusoidal
 from attn.score_mods import alibi, t5_relative_bias
 from attn.shapes import Array, Logits, Tokens, Valid
@@ -92,7 +93,8 @@ class Classifier(nn.Module):
         position = self._relative()
         for index in range(config.num_layers):
             x = self._layer(index, x, valid, position, deterministic)
-        return nn.Dense(config.num_classes, kernel_init=glorot_uniform(), name="logits")(mean_pool(x, valid))
+        pooled = mean_pool(x, valid) if x.ndim > tokens.ndim else x
+        return nn.Dense(config.num_classes, kernel_init=glorot_uniform(), name="logits")(pooled)
 
     def _relative(self) -> Relative | None:
         """What positions do inside attention. T5's biases are one table that all layers share (its section 2.1)."""
@@ -107,20 +109,25 @@ class Classifier(nn.Module):
         return None
 
     def _layer(self, index: int, x: Array, valid: Valid | None, position: Relative | None, deterministic: bool) -> Array:
+        """`[*B, T, D]` to the same, or the last one at once to the mean over the positions, `[*B, D]`."""
         config, name = self.config, f"{self.config.body}_{index}"
         if config.body == "transformer":
             block = keras.TransformerBlock(
                 config.num_heads, config.key_dim, config.feedforward_dim, config.dropout_rate, name=name
             )
             return block(x, value_mask=valid, position=position, deterministic=deterministic)
+        options: dict[str, Any] = {"value_mask": valid}
         if config.body == "multi_head":
             layer = keras.MultiHeadAttention(
                 config.num_heads, config.key_dim, output_shape=config.output_dims[index], attention_axes=-2, name=name
             )
-            x = layer(x, x, value_mask=valid, position=position)
+            options["position"] = position
         else:
-            x = keras.Attention(use_scale=True, name=name)(x, x, value_mask=valid)
-        return nn.Dropout(config.dropout_rate, deterministic=deterministic)(x)
+            layer = keras.Attention(use_scale=True, name=name)
+        deterministic = deterministic or config.dropout_rate == 0
+        if index == config.num_layers - 1 and valid is None and deterministic:
+            return layer.mean(x, x, **options)
+        return Dropout(config.dropout_rate, deterministic=deterministic)(layer(x, x, **options))
 
 
 def mean_pool(x: Array, valid: Valid | None) -> Array:

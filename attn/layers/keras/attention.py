@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax import numpy as jnp
 
 from attn import scores
-from attn.dispatch import attend, attention_weights
+from attn.dispatch import attend, attend_pooled, attention_weights
 from attn.dropout import check_rate
 from attn.initializers import symmetric_uniform
 from attn.layers.keras import masking
@@ -49,6 +49,19 @@ class _OfOneHead(nn.Module):
         """
         output = self._attend(attend, query, value, key, query_mask, value_mask, use_causal_mask, deterministic)[..., 0, :]
         return output if query_mask is None else jnp.where(jnp.asarray(query_mask)[..., None], output, 0)
+
+    def mean(
+        self,
+        query: Array,
+        value: Array,
+        key: Array | None = None,
+        *,
+        value_mask: Valid | None = None,
+        use_causal_mask: bool = False,
+        deterministic: bool = True,
+    ) -> Array:
+        """The mean over the queries of what a call returns, `[*B, V]`, in fewer products: see `attn.attend_pooled`."""
+        return self._attend(attend_pooled, query, value, key, None, value_mask, use_causal_mask, deterministic)[..., 0, :]
 
     def attention_scores(
         self,

@@ -1,6 +1,7 @@
 """`keras.layers.MultiHeadAttention` and `GroupQueryAttention`: projections, attention by head, projection."""
 
 import string
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from attn import initializers
-from attn.dispatch import attend, attention_weights
+from attn.dispatch import attend, attend_pooled, attention_weights
 from attn.dropout import check_rate
 from attn.layers.keras import axes, masking
 from attn.layers.keras.masking import Version
@@ -55,7 +56,23 @@ class _Projected(nn.Module):
           ValueError: one line with the argument, its shape or value, and the rule.
         """
         masks = {"query_mask": query_mask, "value_mask": value_mask, "key_mask": key_mask, "attention_mask": attention_mask}
-        return self._attend(query, value, key, masks, use_causal_mask, position, deterministic, scores=False)
+        return self._attend(query, value, key, masks, use_causal_mask, position, deterministic, attend)
+
+    def mean(
+        self,
+        query: Array,
+        value: Array,
+        key: Array | None = None,
+        *,
+        value_mask: Valid | None = None,
+        attention_mask: Mask | None = None,
+        use_causal_mask: bool = False,
+        position: Relative | None = None,
+        deterministic: bool = True,
+    ) -> Array:
+        """The mean over the queries of what a call returns, `[*B, O]`, in fewer products: see `attn.attend_pooled`."""
+        masks = {"value_mask": value_mask, "attention_mask": attention_mask}
+        return self._attend(query, value, key, masks, use_causal_mask, position, deterministic, attend_pooled)
 
     def attention_scores(
         self,
@@ -72,7 +89,7 @@ class _Projected(nn.Module):
     ) -> Array:
         """The weights `[*B, N, T, S]` before dropout, as Keras returns them (its Attention's are those after)."""
         masks = {"query_mask": query_mask, "value_mask": value_mask, "key_mask": key_mask, "attention_mask": attention_mask}
-        return self._attend(query, value, key, masks, use_causal_mask, position, deterministic=True, scores=True)
+        return self._attend(query, value, key, masks, use_causal_mask, position, True, attention_weights)
 
     @nn.compact
     def _attend(
@@ -84,7 +101,7 @@ class _Projected(nn.Module):
         use_causal_mask: bool,
         position: Relative | None,
         deterministic: bool,
-        scores: bool,
+        operator: Callable[..., Array],
     ) -> Array:
         module: Any = self
         key = value if key is None else key
@@ -105,12 +122,14 @@ class _Projected(nn.Module):
         options: dict[str, Any] = {}
         if position is not None:
             q, k, options["score_mod"] = position.rotate(q), position.rotate(k), position.score_mod
-        options |= self._masks(masks, use_causal_mask, over, query, key, scores, (q, k))
-        if scores:
+        options |= self._masks(masks, use_causal_mask, over, query, key, operator is attention_weights, (q, k))
+        if operator is attention_weights:
             return attention_weights(q, k, v, **options)
         if module.dropout and not deterministic:
             options |= {"dropout_rate": module.dropout, "dropout_rng": self.make_rng("dropout")}
-        heads = axes.as_axes(attend(q, k, v, **options), over, query.shape)
+        heads = operator(q, k, v, **options)
+        if operator is attend:
+            heads = axes.as_axes(heads, over, query.shape)
         output = module._output_shape() or (query.shape[-1],)
         return self._project("attention_output", heads, output, contracted=2)
 

@@ -1,0 +1,126 @@
+"""Attention averaged over its queries, against the oracle: its outputs averaged, and the gradients of that."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from cases import CASES, KEY, QUERY, VALUE, B, Case, N, T, V, random
+
+import attn
+from attn.layers import keras
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+TOLERANCES = {"float32": (2e-6, 1e-5), "float64": (1e-12, 1e-12)}  # of values, of gradients
+WEIGHTS = np.random.default_rng(3).normal(size=(B, T)).astype(np.float32)
+COTANGENT = np.random.default_rng(4).normal(size=(B, N, V)).astype(np.float32)
+ALL_KEYS = {
+    "sink, all keys": Case(lambda p: {"sink": p["sink"]}, {}, {"sink": random(N)}),
+    "sigmoid, all keys": Case(
+        lambda p: {"normalizer": "sigmoid", "bias": p["bias"]}, {"normalizer": oracle.sigmoid}, {"bias": random(B, 1, T, 1)}
+    ),
+}
+MASKED = {name for name, case in CASES.items() if "allowed" in case.truth}
+RUNS = CASES | ALL_KEYS
+
+
+def truth(case: Case) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Where the outputs are weighed, so is the gradient that each of them gets."""
+    bias = case.parameters.get("bias")
+    parameters = {k: v for k, v in case.parameters.items() if k != "bias"}
+    cotangent = WEIGHTS[:, :, None, None].astype(np.float64) * COTANGENT[:, None]
+    found = oracle.attend(QUERY, KEY, VALUE, cotangent, parameters=parameters, bias=bias, **case.truth)
+    of_weights = np.einsum("btnv,bnv->bt", found.output, COTANGENT.astype(np.float64))
+    return np.einsum("bt,btnv->bnv", WEIGHTS.astype(np.float64), found.output), {**found.gradients, "weights": of_weights}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("name", RUNS)
+def test_values_and_gradients_are_the_oracles(name, dtype):
+    case = RUNS[name]
+    with jax.enable_x64(dtype == "float64"):
+        arrays = {"query": QUERY, "key": KEY, "value": VALUE, "weights": WEIGHTS, **case.parameters}
+        arrays = {name: jnp.asarray(array, dtype) for name, array in arrays.items()}
+
+        def loss(arrays):
+            options = case.options({name: arrays[name] for name in case.parameters})
+            qkv = (arrays[name] for name in ("query", "key", "value"))
+            output = attn.attend_pooled(*qkv, query_weights=arrays["weights"], **options)
+            return jnp.sum(output * COTANGENT.astype(dtype)), output
+
+        gradients, output = jax.jit(jax.grad(loss, has_aux=True))(arrays)
+    expected, of = truth(case)
+    values, slopes = TOLERANCES[dtype]
+    assert output.dtype == dtype
+    np.testing.assert_allclose(output, expected, rtol=0, atol=values * np.abs(expected).max())
+    largest = max(np.abs(gradient).max() for gradient in of.values())
+    assert gradients.keys() == of.keys()
+    for name, wanted in of.items():
+        np.testing.assert_allclose(gradients[name], wanted, rtol=0, atol=slopes * largest, err_msg=name)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_which_path_runs_is_told(name):
+    options = RUNS[name].options({name: jnp.asarray(array) for name, array in RUNS[name].parameters.items()})
+    told = attn.explain(QUERY, KEY, VALUE, pooled=True, **options)
+    if name in MASKED or "max" in name.replace("softmax", "").replace("entmax15", "max"):
+        assert told.implementation != "pooled"
+        assert told.others["pooled"].startswith("does not honour")
+    else:
+        assert told.implementation == "pooled"
+        assert str(told).count("\n") == 4
+
+
+def test_without_weights_it_is_the_mean_of_the_outputs_on_every_path():
+    expected = jnp.mean(attn.attend(QUERY, KEY, VALUE), axis=1)
+    for options in ({}, {"implementation": "dense"}, {"implementation": "chunked", "block": 2}):
+        np.testing.assert_allclose(attn.attend_pooled(QUERY, KEY, VALUE, **options), expected, atol=1e-6)
+    each = jax.vmap(attn.attend_pooled)(QUERY, KEY, VALUE)
+    np.testing.assert_allclose(each, expected, atol=1e-6)
+
+
+def test_more_than_a_tile_is_averaged_over_outputs():
+    query = jnp.asarray(np.random.default_rng(0).normal(size=(3, 300, 2, 4)), jnp.float32)
+    assert attn.explain(query, query, query, pooled=True).others["pooled"] == "needs everything in one tile"
+    expected = jnp.mean(attn.attend(query, query, query, implementation="dense"), axis=1)
+    np.testing.assert_allclose(attn.attend_pooled(query, query, query), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"mask": np.ones((1, 1, 1, 7), bool)}], ids=["pooled", "composed"])
+def test_a_query_of_weight_0_may_be_nan(options):
+    query = np.concatenate([QUERY[:, :2], np.full_like(QUERY[:, :1], np.nan), QUERY[:, 3:]], axis=1)
+    weights = np.array([1, 1, 0, 1, 1], np.float32)
+    output = attn.attend_pooled(query, KEY, VALUE, query_weights=weights, **options)
+    expected = jnp.einsum("t,btnv->bnv", weights, attn.attend(QUERY, KEY, VALUE))
+    np.testing.assert_allclose(output, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        (np.ones(4, np.float32), r"query_weights (4,) must be (5,) or (2, 5)"),
+        (np.ones(5, int), "query_weights is int32: it must be floating point"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(weights, message):
+    with pytest.raises(ValueError) as error:
+        attn.attend_pooled(QUERY, KEY, VALUE, query_weights=weights)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "layer", [keras.Attention(use_scale=True), keras.MultiHeadAttention(2, 3, output_shape=5, attention_axes=-2)]
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_mean_of_a_layer_is_the_mean_of_its_call(layer, masked):
+    x, y = QUERY[:, :, 0], KEY[:, :, 0]
+    options = {"value_mask": np.arange(7) < np.array([[7], [4]])} if masked else {}
+    variables = layer.init(jax.random.key(0), x, y)
+    variables = jax.tree.map(lambda leaf: leaf + 0.1, variables)  # biases begin at 0
+    expected = jnp.mean(layer.apply(variables, x, y, **options), axis=-2)
+    np.testing.assert_allclose(layer.apply(variables, x, y, **options, method="mean"), expected, atol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(a, b),
+        layer.init(jax.random.key(1), x, y, method="mean"),
+        layer.init(jax.random.key(1), x, y),
+    )
