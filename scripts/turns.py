@@ -3,9 +3,9 @@
 import datetime
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 
 import jax
 
@@ -14,7 +14,7 @@ from experiments import train
 WARM_UP = 2  # rounds; in the first everyone compiles
 
 
-def time_in_turn(step_functions: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+def time_in_turn(step_functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """The seconds of each contender's steps: one of each a round, `WARM_UP` rounds more than asked for."""
     seconds: dict[str, list[float]] = {name: [] for name in step_functions}
     for _ in range(WARM_UP + rounds):
@@ -33,10 +33,11 @@ def cells(theirs: Sequence[float], own: Sequence[float]) -> list[str]:
 
 
 def conditions(sizes: str, rounds: int, modules: Sequence[str]) -> str:
-    """What a table depends on, in two lines; the versions of those `modules` that were imported are among it."""
+    """What a table depends on, in two lines; the versions of those `modules` that are installed are among it."""
     made_by = train.provenance()
     versions = {"python": platform.python_version(), **made_by["versions"]}
-    versions |= {name: sys.modules[name].__version__ for name in modules if sys.modules.get(name)}
+    of = metadata.packages_distributions()
+    versions |= {name: metadata.version(of[name][0]) for name in modules if name in of}
     where = f"{made_by['device']}, cores: {len(jax.devices('cpu'))}, commit {made_by['git_commit']}"
     return f"{datetime.date.today()}, {where}; {sizes}, rounds: {rounds}\n" + ", ".join(
         f"{name} {v}" for name, v in versions.items()

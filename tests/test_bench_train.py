@@ -1,4 +1,4 @@
-"""The benchmark of train steps: it runs, it compares equals, it takes turns, and it says whom it left out."""
+"""The benchmark of the models: it runs, it compares equals, it takes turns, it says whom it left out, and what is the floor."""
 
 import importlib.util
 import os
@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from scripts import bench_train, turns
-from scripts.bench_train import Contender
+from scripts import bench_train, floor, turns
+from scripts.contenders import processes
+from scripts.contenders.processes import CONTENDERS
+from scripts.contenders.workload import Contender, Sizes, make_workload
 from scripts.turns import WARM_UP
 
-TINY = ("--batch_size=4", "--length=8", "--rounds=1")
+TINY = ("--batch_size=4", "--length=8", "--rounds=1", "--batches=2")
 WITHOUT_TENSORFLOW = """
 import runpy, sys
 sys.modules["tensorflow"] = None
@@ -28,42 +30,65 @@ def run(*arguments: str, cwd: Path) -> str:
     return finished.stdout
 
 
-def read_table(output: str) -> dict[tuple[str, str], list[float]]:
-    """Its numbers, by model and contender: parameters, milliseconds, three ratios, seconds of the first step."""
-    table = {}
-    for line in [line for line in output.splitlines() if line.startswith("|")][2:]:
-        model, size, name, *numbers = (cell.strip() for cell in line.strip("|").split("|"))
-        table[model, name] = [float(x.replace(",", "")) for x in (size, *numbers)]
-    return table
+def read_table(output: str) -> dict[tuple[str, ...], list[str]]:
+    """Its cells after the first three, by model, what and contender."""
+    lines = [line for line in output.splitlines() if line.startswith("|")][2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {tuple(row[:3]): row[3:] for row in cells}
 
 
 @pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("keras", "tensorflow"))), reason="needs the extra bench: make test EXTRAS=bench"
+    not all(map(importlib.util.find_spec, bench_train.MODULES)), reason="needs the extra bench: make test EXTRAS=bench"
 )
 def test_a_row_a_contender_from_any_folder(tmp_path: Path):
-    output = run(bench_train.__file__, *TINY, "--models", "single_head", "transformer_positional", cwd=tmp_path)
+    output = run(bench_train.__file__, *TINY, "--models", "transformer_positional", cwd=tmp_path)
     table = read_table(output)
-    sizes = {"single_head": 160_036, "transformer_positional": 164_386 + 8 * 16}
-    assert list(table) == [(model, name) for model in sizes for name in ("ours", "linen", "keras-tensorflow")]
-    for (model, name), (size, *times_and_ratios) in table.items():
-        assert size == sizes[model]
-        assert min(times_and_ratios) > 0, (model, name)
-    assert "tensorflow 2" in output
+    model, whats = "transformer_positional", ("train", "evaluate")
+    assert list(table) == [(model, what, name) for what in whats for name in CONTENDERS]
+    for milliseconds, ratio, low, high, rate, share, _ in table.values():
+        assert float(low) <= float(ratio) <= float(high)
+        assert float(rate.replace(",", "")) == pytest.approx(4 / (float(milliseconds) / 1e3), rel=0.2)
+        assert share.endswith("%")
+    assert all(f"{module} " in output for module in ("tensorflow", "torch", "keras"))
+    assert "GFLOP/s" in output
     assert "left out" not in output
 
 
 def test_a_peer_that_is_not_installed_is_named_and_left_out(tmp_path: Path):
-    output = run("-c", WITHOUT_TENSORFLOW, bench_train.__file__, *TINY, "--models", "single_head", cwd=tmp_path)
-    assert list(read_table(output)) == [("single_head", "ours"), ("single_head", "linen")]
+    peers = ("--peers", "linen", "keras-tensorflow")
+    output = run("-c", WITHOUT_TENSORFLOW, bench_train.__file__, *TINY, *peers, "--models", "single_head", cwd=tmp_path)
+    assert [name for _, what, name in read_table(output) if what == "train"] == ["ours", "linen"]
     assert "keras-tensorflow is left out: " in output
     assert "tensorflow not installed (the extra bench has it)" in output
 
 
 def test_models_of_different_sizes_are_refused():
-    makers = {"ours": lambda _: Contender(5, lambda: None), "linen": lambda _: Contender(7, lambda: None)}
-    arguments = bench_train.parse(TINY)
+    sizes = {"ours": 5, "linen": 7}
+    arguments, machine = bench_train.parse(TINY), floor.Machine(1, 1, 1)
     with pytest.raises(ValueError, match=r"multi_head: .* number of parameters: \{'ours': 5, 'linen': 7\}"):
-        bench_train.bench("multi_head", makers, arguments)
+        bench_train.bench("multi_head", list(sizes), arguments, machine, lambda name, *_: Contender(sizes[name], int, int))
+
+
+def test_a_contender_that_fails_is_named(capfd):
+    with pytest.raises(RuntimeError, match=r"^linen, no_model: the process has failed, see above$"):
+        processes.start("linen", "no_model", Sizes(2, 4, 1))
+    assert "no_model" in capfd.readouterr().err
+
+
+def test_the_floor_counts_what_a_step_needs():
+    """By hand: one head, T = S = 4, H = V = 3."""
+    assert floor.attention(4, 4, 1, 3, 3, train=False) == (2 * 16 * (3 + 3), 16, 0)
+    assert floor.attention(4, 4, 1, 3, 3, train=True) == (2 * 16 * 6 * 3, 16, 0)
+    assert floor.attention(4, 4, 2, 3, 3, train=False, pooled=True) == (2 * 32 * (3 + 1), 32, 0)
+    machine = floor.Machine(operations=2.0, exponentials=4.0, bytes=8.0)
+    assert machine.seconds(floor.Work(2, 4, 8) + floor.Work(2, 0, 0), examples=10) == 40
+
+
+def test_the_floor_of_the_first_model():
+    """Of one review of 256 tokens: a full layer and one that is pooled, each 65,536 pairs of 16 channels."""
+    work = floor.model(make_workload("single_head", Sizes(1, 256, 1)).model, train=True)
+    assert work.operations == 2 * 65_536 * (96 + 50)
+    assert work.exponentials == 2 * 65_536
 
 
 def test_contenders_take_turns():

@@ -1,0 +1,25 @@
+"""The programs of `experiments.steps`, compiled as the runner compiles them, one virtual CPU device a core."""
+
+import jax
+import jax.numpy as jnp
+
+from attn.models.classifier import Classifier
+from experiments import build, commands, steps
+from scripts.contenders.workload import Contender, Workload
+
+
+def ours(workload: Workload) -> Contender:
+    commands.use_all_cores()
+    jax.config.update("jax_enable_compilation_cache", False)
+    plan = build.build_plan(workload.config, Classifier(workload.model))
+    state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
+    examples = plan.replicate(steps.Examples(jnp.asarray(workload.tokens), jnp.asarray(workload.labels)))
+    order = plan.replicate(steps.epoch_order(plan, state.rng, 0, len(workload.labels)))
+    zero = plan.replicate(steps.Sums.zero())
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+    def train() -> None:
+        nonlocal state
+        state, _ = jax.block_until_ready(steps.train(plan, state, zero, examples, order, 0, len(order)))
+
+    return Contender(parameters, train, lambda: jax.block_until_ready(steps.evaluate(plan, state.params, examples)))

@@ -1,0 +1,139 @@
+"""The least time that a train step or an evaluation can take: what must be done, and what this machine gives.
+
+    python scripts/floor.py
+
+Counted are the products and the exponentials, as few as the mathematics of exact softmax attention needs, and the bytes of
+what has to leave the cache. A sum of three times, since a core has one set of vector units for the first two and nothing
+here waits for memory alone:
+
+    operations / GFLOP/s of a large float32 product + exponentials / those a second in a cache + bytes / GB/s of a copy
+
+In a body's last layer the mean over the queries is taken before the values are read: one row of weights instead of T. That
+is why it has fewer products than a layer below it, and its projection of the output is of one vector.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from attn.models.classifier import ClassifierConfig
+from experiments import commands, report, settings
+from scripts.contenders.workload import Sizes, make_workload
+
+
+class Work(NamedTuple):
+    """Of one example."""
+
+    operations: float  # two a multiplication and addition of a product
+    exponentials: float
+    bytes: float
+
+    def __add__(self, other: "Work") -> "Work":  # type: ignore[override]
+        return Work(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+class Machine(NamedTuple):
+    """What all cores, or the accelerator, give a second."""
+
+    operations: float
+    exponentials: float
+    bytes: float
+
+    def seconds(self, work: Work, examples: int) -> float:
+        return examples * sum(amount / rate for amount, rate in zip(work, self, strict=True))
+
+
+def attention(queries: int, keys: int, heads: int, key_dim: int, value_dim: int, train: bool, pooled: bool = False) -> Work:
+    """Forward: scores, weighted sum. Backward: gradients of weights, query, key and value; no score is made twice."""
+    pairs = heads * queries * keys
+    if pooled:  # the mean weights of the keys, then one row of values; every query has the same gradient
+        columns = key_dim + 1 + (2 * key_dim + 1 if train else 0)
+    else:
+        columns = key_dim + value_dim + (2 * (key_dim + value_dim) if train else 0)
+    return Work(2 * pairs * columns, pairs, 0)
+
+
+def dense(rows: int, inputs: int, outputs: int, train: bool) -> Work:
+    return Work(2 * rows * inputs * outputs * (3 if train else 1), 0, 0)
+
+
+def model(config: ClassifierConfig, train: bool) -> Work:
+    """One review through the classifier. Bytes: the rows of the table, and in training the gradient added to them."""
+    length, dim = config.max_length, config.embed_dim
+    work = Work(0, 0, 4 * length * dim * (3 if train else 1))
+    inner = config.num_heads * config.key_dim
+    for index in range(config.num_layers):
+        pooled = config.body != "transformer" and index == config.num_layers - 1 and config.dropout_rate == 0
+        work += attention(length, length, config.num_heads, config.key_dim, config.key_dim, train, pooled)
+        if config.body != "attention":
+            outer = config.output_dims[index] if config.body == "multi_head" else config.embed_dim
+            work += dense(length, dim, 3 * inner, train) + dense(1 if pooled else length, inner, outer, train)
+            dim = outer
+        if config.body == "transformer":
+            work += dense(length, dim, config.feedforward_dim, train) + dense(length, config.feedforward_dim, dim, train)
+    return work
+
+
+def measure() -> Machine:
+    """The best of several runs on all devices at once; what another job takes away in the meantime is missing here too."""
+    mesh = Mesh(jax.devices(), ("device",))
+    cpu = jax.default_backend() == "cpu"
+    side, count, repeats = (1024, 2**15, 400) if cpu else (8192, 2**26, 50)
+    spec = NamedSharding(mesh, PartitionSpec("device"))
+    devices = len(jax.devices())
+
+    def best(step: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], repeats: int) -> float:
+        def repeated(x: jax.Array) -> jax.Array:
+            return lax.fori_loop(0, repeats, lambda _, x: lax.optimization_barrier(step(x)), x)
+
+        run = jax.jit(jax.shard_map(repeated, mesh=mesh, in_specs=PartitionSpec("device"), out_specs=PartitionSpec("device")))
+        x = jax.device_put(jnp.full((devices, *shape), 1e-3, jnp.float32), spec)
+        times = []
+        for _ in range(7):
+            started = time.perf_counter()
+            jax.block_until_ready(run(x))
+            times.append(time.perf_counter() - started)
+        return min(times[1:]) / repeats
+
+    product = best(lambda x: x @ x, (side, side), 8)
+    exponential = best(lambda x: jnp.exp(-x), (count,), repeats)
+    copy = best(lambda x: x + 1, (2**26,), 4)
+    return Machine(
+        devices * 2 * side**3 / product,
+        devices * count / exponential,
+        devices * 2 * 4 * 2**26 / copy,
+    )
+
+
+def main() -> None:
+    commands.use_all_cores()
+    machine = measure()
+    print(describe(machine))
+    sizes = Sizes(512, 256, 1)
+    rows = [_row(name, what, sizes, machine) for name in settings.MODELS for what in ("train", "evaluate")]
+    header = ["batch 512, 256 tokens", "what", "GFLOP of products", "million exponentials", "MB", "floor, ms"]
+    print("\n" + report.table(header, rows))
+
+
+def _row(name: str, what: str, sizes: Sizes, machine: Machine) -> list[str]:
+    work = model(make_workload(name, sizes).model, what == "train")
+    amounts = [sizes.batch_size * amount / unit for amount, unit in zip(work, (1e9, 1e6, 1e6), strict=True)]
+    return [name, what, *(f"{amount:.1f}" for amount in amounts), f"{1e3 * machine.seconds(work, sizes.batch_size):.1f}"]
+
+
+def describe(machine: Machine) -> str:
+    operations, exponentials, memory = (rate / 1e9 for rate in machine)
+    return f"This machine: {operations:.0f} GFLOP/s, {exponentials:.2f} G exponentials/s, {memory:.1f} GB/s"
+
+
+if __name__ == "__main__":
+    main()
