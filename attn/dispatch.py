@@ -1,8 +1,10 @@
 """The one entry to attention: checks the arguments, picks the implementation, explains the choice."""
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import jax
@@ -32,6 +34,25 @@ class Explanation:
     def __str__(self) -> str:
         tile = "" if self.block is None else f", tiles of {self.block.query} queries by {self.block.key} keys"
         return "\n".join([f"{self.implementation}{tile}", *(f"  not {name}: {why}" for name, why in self.others.items())])
+
+
+_AT_ONCE = Explanation("pooled", None, dict.fromkeys(IMPLEMENTATIONS, "'pooled' has a third of the products"))
+_recording: contextvars.ContextVar[list[Explanation] | None] = contextvars.ContextVar("recording", default=None)
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[list[Explanation]]:
+    """A list to which every `attend` and `attend_pooled` inside adds what it runs, when it is traced."""
+    token = _recording.set(found := [])
+    try:
+        yield found
+    finally:
+        _recording.reset(token)
+
+
+def _record(choice: Explanation) -> None:
+    if (found := _recording.get()) is not None:
+        found.append(choice)
 
 
 def attend(
@@ -123,6 +144,7 @@ def attend(
     query, key, value = as_arrays(query, key, value)
     arguments, sizes = prepare(query, key, value, options)
     choice = _choose(query, key, value, options, arguments, implementation, block)
+    _record(choice)
     if sizes.nothing:
         return jnp.zeros((*query.shape[:-1], value.shape[-1]), value.dtype)
     if choice.implementation == "fused":
@@ -159,6 +181,7 @@ def attend_pooled(
     arguments, sizes = prepare(query, key, value, Options(**options))
     weights = _query_weights(query_weights, sizes, arguments.dtype)
     if not sizes.nothing and _not_pooled(arguments, implementation, block) is None:
+        _record(_AT_ONCE)
         with explained():
             output = _run_pooled(arguments, weights)
         return output.reshape(*sizes.batch, sizes.N, value.shape[-1]).astype(value.dtype)
@@ -211,8 +234,7 @@ def explain(
     why = _not_pooled(arguments, implementation, block)
     if why is not None:
         return dataclasses.replace(choice, others={"pooled": why} | choice.others)
-    others = dict.fromkeys(IMPLEMENTATIONS, "'pooled' has a third of the products") | choice.others
-    return Explanation("pooled", None, others)
+    return _AT_ONCE
 
 
 @functools.partial(jax.jit, static_argnames=("sizes", "implementation", "block"))

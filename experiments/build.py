@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+
 import attn
+from attn import dispatch
 from attn.models.classifier import Classifier
 from experiments import settings, steps
 from experiments.data.corpus import Corpus
@@ -25,6 +29,14 @@ def build_corpus(config: Config) -> Corpus:
 def build_model(config: Config, tokenizer: Tokenizer) -> Classifier:
     """The model of `config.model`, with the vocabulary and the length of the tokenizer."""
     return Classifier(settings.model_config(config, tokenizer.vocabulary_size, tokenizer.max_length))
+
+
+def attention_of(model: Classifier) -> list[str]:
+    """What the attention of each layer runs as in a train step, in order: the first line of its `attn.explain`."""
+    tokens, rng = jax.ShapeDtypeStruct((model.config.max_length,), jnp.int32), jax.random.key(0)
+    with dispatch.recorded() as choices:
+        jax.eval_shape(lambda x: model.init({"params": rng, "dropout": rng}, x, deterministic=False), tokens)
+    return [str(choice).partition("\n")[0] for choice in choices]
 
 
 def build_plan(config: Config, model: Classifier) -> steps.Plan:

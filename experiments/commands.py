@@ -69,6 +69,7 @@ def use_all_cores() -> None:
     """One virtual CPU device a core, and compiled programs kept on disk. Before the first array is made."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jax.config.update("jax_num_cpu_devices", cores)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # by default 1: a start has four shorter ones
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "attn" / "compiled"))

@@ -36,7 +36,7 @@ def train(config: Config, workdir: Path) -> dict[str, Any]:
     run_folder.start(workdir, config)  # once there is data: without it there is no folder either
     state, rows, seconds = _fit(config, plan, corpus, workdir)
 
-    evaluate, test_compile_seconds = _evaluation(plan, state.params, corpus.test())
+    evaluate = _Evaluation(plan, corpus.test())
     test_loss, test_accuracy = evaluate(state.params)
     _check_finite(config, "test", test_loss=test_loss)
     run_folder.save(workdir, state.params, corpus.tokenizer)
@@ -52,9 +52,10 @@ def train(config: Config, workdir: Path) -> dict[str, Any]:
         "test_loss": test_loss,
         "test_accuracy": test_accuracy,
         "train_seconds": seconds,
-        "compile_seconds": sum(row["compile_seconds"] for row in rows) + test_compile_seconds,
+        "compile_seconds": sum(row["compile_seconds"] for row in rows) + evaluate.compile_seconds,
         "vocabulary_size": corpus.tokenizer.vocabulary_size,
         "max_length": corpus.tokenizer.max_length,
+        "attention": build.attention_of(model),
         **provenance(),
     }
     run_folder.write_json(workdir / run_folder.RESULT, result)
@@ -65,9 +66,7 @@ def _fit(config: Config, plan: steps.Plan, corpus: Corpus, workdir: Path) -> tup
     """Trains all epochs; returns the state, the rows and the seconds of training, compilation and evaluation left out."""
     state = plan.replicate(steps.initial_state(plan, jax.random.key(config.seed)))
     examples = plan.replicate(steps.Examples(*_arrays(corpus.train)))
-    epoch_calls = _Epochs(config, plan, state, examples)
-    evaluate, compile_seconds = _evaluation(plan, state.params, corpus.validation)
-    compile_seconds += epoch_calls.compile_seconds
+    epoch_calls, evaluate = Epochs(config, plan, state, examples), _Evaluation(plan, corpus.validation)
     progress, rows, train_seconds, started = Progress(config.epochs), [], 0.0, time.monotonic()
     with Metrics(workdir) as metrics:
         for epoch in range(1, config.epochs + 1):
@@ -86,7 +85,7 @@ def _fit(config: Config, plan: steps.Plan, corpus: Corpus, workdir: Path) -> tup
                     "examples_per_second": int(sums.examples) / seconds,
                     "real_tokens_per_second": int(sums.tokens) / seconds,
                     "step_milliseconds": 1e3 * seconds / epoch_calls.steps,
-                    "compile_seconds": compile_seconds if epoch == 1 else 0.0,
+                    "compile_seconds": epoch_calls.compile_seconds + evaluate.compile_seconds if epoch == 1 else 0.0,
                 }
             )
             _check_finite(config, f"epoch {epoch}", loss=loss, val_loss=val_loss)
@@ -101,7 +100,7 @@ def _check_finite(config: Config, where: str, **losses: float) -> None:
         raise Diverged(f"{where}: {shown} at config.learning_rate={config.learning_rate}")
 
 
-class _Epochs:
+class Epochs:
     """Runs epochs of the compiled training program, some steps a call."""
 
     def __init__(self, config: Config, plan: steps.Plan, state: steps.State, examples: steps.Examples):
@@ -136,11 +135,17 @@ class _Epochs:
         return self._plan.replicate(steps.Sums.zero())
 
 
-def _evaluation(plan: steps.Plan, params: Any, split: Split) -> tuple[Callable[[Any], tuple[float, float]], float]:
-    """A function from parameters to mean loss and accuracy on a split, and the seconds that compiling it took."""
-    examples = plan.replicate(steps.Examples(*_arrays(split)))
-    compiled, seconds = _compile(steps.evaluate, plan, params, examples)
-    return lambda params: compiled(params, examples).means(), seconds
+class _Evaluation:
+    """From parameters to mean loss and accuracy on a split; compiled at the first call, after a run's first steps."""
+
+    def __init__(self, plan: steps.Plan, split: Split):
+        self._plan, self._examples = plan, plan.replicate(steps.Examples(*_arrays(split)))
+        self._compiled, self.compile_seconds = None, 0.0
+
+    def __call__(self, params: Any) -> tuple[float, float]:
+        if self._compiled is None:
+            self._compiled, self.compile_seconds = _compile(steps.evaluate, self._plan, params, self._examples)
+        return self._compiled(params, self._examples).means()
 
 
 def evaluate(workdir: Path, split: str) -> dict[str, float]:
@@ -151,7 +156,7 @@ def evaluate(workdir: Path, split: str) -> dict[str, float]:
         raise DataError(f"--workdir={workdir} was trained on another version of the corpus {run.config.data.name}")
     plan = build.build_plan(run.config, run.model)
     params = plan.replicate(run.params)
-    loss, accuracy = _evaluation(plan, params, corpus.test() if split == "test" else corpus.validation)[0](params)
+    loss, accuracy = _Evaluation(plan, corpus.test() if split == "test" else corpus.validation)(params)
     prefix = "test" if split == "test" else "val"
     return {f"{prefix}_loss": loss, f"{prefix}_accuracy": accuracy}
 

@@ -9,10 +9,12 @@ A workload is B,N,T,H with T = S. On a CPU, "sharded" contenders run under `jax.
 with one virtual device a core; the others get the whole machine and one call; torch is `scaled_dot_product_attention` in eager
 mode with a thread a core. On a GPU there are cuDNN's kernel, PyTorch's flash attention, and FlexAttention compiled, which has
 the score_mod of "ours, ALiBi". The contenders of a workload run in turn, and a ratio is taken within a round (see
-`scripts.turns`).
+`scripts.turns`). The share of the floor is what `scripts/floor.py` says is the least time, over the median: in float32, with
+every score made once, which linear memory does not allow.
 """
 
 import argparse
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,19 +25,24 @@ import jax
 
 from experiments import commands, report
 from scripts import attention_contenders as contenders
+from scripts import floor
 from scripts.attention_contenders import Sizes, Step
-from scripts.turns import cells, conditions, time_in_turn
+from scripts.floor import Machine
+from scripts.turns import WARM_UP, cells, conditions, time_in_turn
 
-ON_CPU = ("32,2,256,16", "512,1,256,16", "1,8,1024,64", "1,8,4096,64")
+ON_CPU = ("32,2,256,16", "512,1,256,16", "8,2,1024,16", "1,8,1024,64", "1,8,4096,64")
 ON_ACCELERATOR = ("4,8,4096,64", "1,8,16384,64")
 MASKED_LENGTH, WINDOW = 8_192, 256
 
 
-def bench(name: str, steps: dict[str, Step], rounds: int) -> list[list[str]]:
+def bench(name: str, steps: dict[str, Step], rounds: int, machine: Machine) -> list[list[str]]:
     print(name, file=sys.stderr, flush=True)
     seconds = time_in_turn(steps, rounds)
     first = next(iter(steps))
-    return [[name, contender, *cells(seconds[contender], seconds[first])] for contender in steps]
+    batch, heads, length, dim = map(int, name.split(","))
+    least = machine.seconds(floor.attention(length, length, heads, dim, dim, train=True), batch)
+    shares = {contender: f"{100 * least / statistics.median(times[WARM_UP:]):.0f}%" for contender, times in seconds.items()}
+    return [[name, contender, *cells(seconds[contender], seconds[first]), shares[contender]] for contender in steps]
 
 
 def main() -> None:
@@ -49,9 +56,20 @@ def main() -> None:
         make = contenders.on_cpu if cpu else contenders.on_accelerator
         workloads = arguments.workloads or (ON_CPU if cpu else ON_ACCELERATOR)
         steps = {name: make(Sizes(*map(int, name.split(","))), dtype) for name in workloads}
-    rows = [row for name, of_one in steps.items() for row in bench(name, of_one, arguments.rounds)]
+    machine = floor.measure()
+    rows = [row for name, of_one in steps.items() for row in bench(name, of_one, arguments.rounds, machine)]
     print(conditions(f"forward + backward, {dtype}", arguments.rounds, ["torch"]))
-    header = ["B,N,T,H", "contender", "ms", f"its time / that of {rows[0][1]}", "min", "max", "first call, s"]
+    print(floor.describe(machine))
+    header = [
+        "B,N,T,H",
+        "contender",
+        "ms",
+        f"its time / that of {rows[0][1]}",
+        "min",
+        "max",
+        "first call, s",
+        "share of the floor",
+    ]
     print("\n" + report.table(header, rows))
 
 

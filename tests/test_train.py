@@ -13,6 +13,7 @@ import pytest
 import tiny
 
 import experiments
+from attn.models.classifier import Classifier
 from experiments import build, commands, metrics, run_folder, settings, steps, train
 from experiments.errors import DataError, UsageError
 
@@ -23,7 +24,7 @@ COLUMNS = (
 TIMINGS = COLUMNS[6:]
 RESULTS = (
     "parameters", "best_epoch", "best_val_loss", "best_val_accuracy", "final_val_loss", "final_val_accuracy", "test_loss",
-    "test_accuracy", "train_seconds", "compile_seconds", "versions", "device", "git_commit",
+    "test_accuracy", "train_seconds", "compile_seconds", "attention", "versions", "device", "git_commit",
 )  # fmt: skip
 
 
@@ -85,6 +86,16 @@ def test_result(finished_run: Path):
     assert result["parameters"] == vocabulary * embed + block + embed * 2 + 2
     assert result["train_seconds"] == pytest.approx(sum(5e-3 * row["step_milliseconds"] for row in rows))
     assert result["versions"].keys() >= {"jax", "flax", "numpy"}
+    assert [line.split(",")[0] for line in result["attention"]] == ["chunked"]
+
+
+def test_a_run_says_what_its_attention_runs_as():
+    config = settings.load_page("single_head", "imdb")
+    found = {}
+    for config.model.mask_padding in (False, True):
+        found[config.model.mask_padding] = build.attention_of(Classifier(settings.model_config(config, 30, 256)))
+    tiled = "chunked, tiles of 256 queries by 256 keys"
+    assert found == {False: [tiled, "pooled"], True: [tiled, tiled]}
 
 
 @pytest.mark.parametrize(("split", "prefix"), [("validation", "val"), ("test", "test")])

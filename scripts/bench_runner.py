@@ -1,0 +1,160 @@
+"""What a run costs beside its steps: the start, the runner around the steps, the data, and how time grows with the batch.
+
+    python scripts/bench_runner.py                              # on the embedded corpus
+    python scripts/bench_runner.py --data imdb --archive PATH   # on IMDB, made from the archive in a new folder
+
+start: from the command to its first step, on a terminal; cold with an empty compilation cache, warm with what that left.
+runner: an epoch as `train` runs it, with progress and metrics, over the same steps in one call of the compiled program; in
+turn. data: from the archive to arrays of tokens, and opening them again, each in a process of its own. batch: the exponent e
+of milliseconds = c · batch^e, fitted over the batch sizes, from steps in turn.
+"""
+
+import argparse
+import io
+import os
+import pty
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import jax
+import numpy as np
+
+from attn.models.classifier import Classifier
+from experiments import build, commands, report, settings, steps, train
+from experiments.metrics import Metrics, Progress
+from scripts.contenders.ours import ours
+from scripts.contenders.workload import Sizes, make_workload
+from scripts.turns import WARM_UP, conditions, time_in_turn
+
+ROOT = Path(__file__).resolve().parent.parent
+BATCHES = (64, 128, 256, 512, 1024)
+
+
+def seconds_to_first_step(model: str, data: str, folder: Path, environment: dict[str, str]) -> float:
+    """Of a `train` that is ended then."""
+    page = f"--config=configs/{model}.py" + (":verdicts" if data == "verdicts" else "")
+    workdir = tempfile.mkdtemp(dir=folder)
+    command = [sys.executable, "-m", "experiments", "train", page, f"--workdir={workdir}", "--config.epochs=1"]
+    ours_end, its_end = pty.openpty()
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=its_end, stderr=its_end)
+    os.close(its_end)
+    shown = b""
+    try:
+        while b"Epoch" not in shown:
+            shown += os.read(ours_end, 4096)
+        return time.perf_counter() - started
+    except OSError:  # it has ended before
+        raise RuntimeError(f"{' '.join(command)}: {shown.decode().strip()}") from None
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours_end)
+
+
+def start_rows(model: str, data: str, rounds: int, folder: Path) -> list[list[str]]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    times: dict[str, list[float]] = {"cold": [], "warm": []}
+    for index in range(rounds):
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / f"compiled{index}")}
+        for seconds in times.values():
+            seconds.append(seconds_to_first_step(model, data, folder, environment | cache))
+    return [[model, f"start to first step, {name}, s", *_spread(seconds)] for name, seconds in times.items()]
+
+
+def runner_row(model: str, data: str, rounds: int) -> list[str]:
+    config = settings.load_page(model, data)
+    corpus = build.build_corpus(config)
+    plan = build.build_plan(config, Classifier(build.build_model(config, corpus.tokenizer).config))
+    state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
+    examples = plan.replicate(steps.Examples(*map(jax.numpy.asarray, (corpus.train.tokens, corpus.train.labels))))
+    epochs, zero = train.Epochs(config, plan, state, examples), plan.replicate(steps.Sums.zero())
+    order = plan.replicate(steps.epoch_order(plan, state.rng, 0, examples.labels.size))
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    with tempfile.TemporaryDirectory() as folder, Metrics(Path(folder)) as metrics:
+        progress = Progress(1, Terminal())
+
+        def bare() -> None:
+            nonlocal state
+            state, _ = jax.block_until_ready(steps.train(plan, state, zero, examples, order, 0, len(order)))
+
+        def whole() -> None:
+            nonlocal state
+            state, sums, seconds = epochs.run(state, 1, progress)
+            loss, accuracy = sums.means()
+            row = {"epoch": 1, "train_loss": loss, "train_accuracy": accuracy, "val_loss": loss, "val_accuracy": accuracy}
+            row |= {"step_milliseconds": 1e3 * seconds / len(order), "examples_per_second": 1 / seconds}
+            metrics.write(row)
+            progress.epoch(row, 0)
+
+        seconds = time_in_turn({"bare": bare, "whole": whole}, rounds)
+    shares = [100 * (a / b - 1) for a, b in zip(seconds["whole"][WARM_UP:], seconds["bare"][WARM_UP:], strict=True)]
+    return [model, f"runner over bare steps, % ({len(order)} steps)", *_spread(shares)]
+
+
+def data_rows(archive: str, rounds: int, folder: Path) -> list[list[str]]:
+    code = "import sys, time; from pathlib import Path; from experiments.data import imdb_arrays; t = time.perf_counter(); "
+    code += "imdb_arrays.load(data_dir=Path(sys.argv[1]), archive=Path(sys.argv[2])).test(); print(time.perf_counter() - t)"
+
+    def load() -> float:
+        command = [sys.executable, "-c", code, str(folder / "data"), archive]
+        return float(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
+
+    first, again = load(), [load() for _ in range(rounds)]
+    return [
+        ["imdb", "archive to arrays, s", *_spread([first])],
+        ["imdb", "opening the arrays again, s", *_spread(again)],
+    ]
+
+
+def batch_row(model: str, rounds: int) -> list[str]:
+    contenders = {batch: ours(make_workload(model, Sizes(batch, 256, 1))) for batch in BATCHES}
+    seconds = time_in_turn({str(batch): made.train for batch, made in contenders.items()}, rounds)
+    by_round = np.log([seconds[str(batch)][WARM_UP:] for batch in BATCHES])
+    exponents = np.polyfit(np.log(BATCHES), by_round, 1)[0]
+    return [model, f"exponent of the batch, {BATCHES[0]} to {BATCHES[-1]}", *_spread(exponents.tolist())]
+
+
+def _spread(values: Sequence[float]) -> list[str]:
+    return [f"{f(values):.2f}" for f in (statistics.median, min, max)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=settings.MODELS, default=settings.MODELS)
+    parser.add_argument("--data", choices=("verdicts", "imdb"), default="verdicts")
+    parser.add_argument("--archive", help="of IMDB; needed with --data imdb")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error(f"--rounds={arguments.rounds} is not positive")
+    if (arguments.data == "imdb") != (arguments.archive is not None):
+        parser.error(f"--archive={arguments.archive} with --data={arguments.data}: imdb needs one, verdicts has none")
+    commands.use_all_cores()
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if arguments.data == "imdb":
+            os.environ["TFDS_DATA_DIR"] = str(folder / "data")
+            rows += data_rows(arguments.archive, arguments.rounds, folder)
+        for model in arguments.models:
+            print(model, file=sys.stderr, flush=True)
+            rows += start_rows(model, arguments.data, arguments.rounds, folder)
+            rows += [runner_row(model, arguments.data, arguments.rounds), batch_row(model, arguments.rounds)]
+    print(conditions(f"data {arguments.data}", arguments.rounds, ()))
+    print("\n" + report.table(["model", "what", "median", "min", "max"], rows))
+
+
+if __name__ == "__main__":
+    main()
