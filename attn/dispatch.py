@@ -1,11 +1,8 @@
-"""The one entry to attention: checks the arguments, picks the implementation, explains the choice."""
+"""The entries to attention: they check the arguments, run what `attn.choice` picks, and explain it."""
 
-import contextlib
-import contextvars
-import dataclasses
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,45 +11,11 @@ from attn import blocks, chunked, chunked_autodiff, dense, fused
 from attn import pooled as pooled_kernel
 from attn.arguments import Arguments
 from attn.blocks import Block
+from attn.choice import Explanation, Implementation, choose, choose_pooled, record
 from attn.prepare import Options, Sizes, as_array, as_arrays, prepare
 from attn.reverse_mode import explained
-from attn.scores import Score, nearest
+from attn.scores import Score
 from attn.shapes import Array, Bias, Key, Mask, Output, Pooled, Query, Scale, Value, Weights
-
-Implementation = Literal["auto", "dense", "chunked", "chunked_autodiff", "fused"]
-IMPLEMENTATIONS = ("fused", "chunked", "chunked_autodiff", "dense")
-
-
-@dataclasses.dataclass(frozen=True)
-class Explanation:
-    """Which implementation runs, in tiles of which size, and why each of the others would not."""
-
-    implementation: str
-    block: Block | None  # None: in one piece
-    others: dict[str, str]
-
-    def __str__(self) -> str:
-        tile = "" if self.block is None else f", tiles of {self.block.query} queries by {self.block.key} keys"
-        return "\n".join([f"{self.implementation}{tile}", *(f"  not {name}: {why}" for name, why in self.others.items())])
-
-
-_AT_ONCE = Explanation("pooled", None, dict.fromkeys(IMPLEMENTATIONS, "'pooled' has a third of the products"))
-_recording: contextvars.ContextVar[list[Explanation] | None] = contextvars.ContextVar("recording", default=None)
-
-
-@contextlib.contextmanager
-def recorded() -> Iterator[list[Explanation]]:
-    """A list to which every `attend` and `attend_pooled` inside adds what it runs, when it is traced."""
-    token = _recording.set(found := [])
-    try:
-        yield found
-    finally:
-        _recording.reset(token)
-
-
-def _record(choice: Explanation) -> None:
-    if (found := _recording.get()) is not None:
-        found.append(choice)
 
 
 def attend(
@@ -143,8 +106,7 @@ def attend(
     )
     query, key, value = as_arrays(query, key, value)
     arguments, sizes = prepare(query, key, value, options)
-    choice = _choose(query, key, value, options, arguments, implementation, block)
-    _record(choice)
+    choice = record(choose(query, key, value, options, arguments, implementation, block))
     if sizes.nothing:
         return jnp.zeros((*query.shape[:-1], value.shape[-1]), value.dtype)
     if choice.implementation == "fused":
@@ -178,10 +140,12 @@ def attend_pooled(
       ValueError: one line with the argument, its shape or value, and the rule.
     """
     query, key, value = as_arrays(query, key, value)
-    arguments, sizes = prepare(query, key, value, Options(**options))
+    chosen = Options(**options)
+    arguments, sizes = prepare(query, key, value, chosen)
     weights = _query_weights(query_weights, sizes, arguments.dtype)
-    if not sizes.nothing and _not_pooled(arguments, implementation, block) is None:
-        _record(_AT_ONCE)
+    choice = choose_pooled(query, key, value, chosen, arguments, implementation, block)
+    if choice.implementation == "pooled" and not sizes.nothing:
+        record(choice)
         with explained():
             output = _run_pooled(arguments, weights)
         return output.reshape(*sizes.batch, sizes.N, value.shape[-1]).astype(value.dtype)
@@ -228,13 +192,7 @@ def explain(
     query, key, value = as_arrays(query, key, value)
     chosen = Options(**options)
     arguments, _ = prepare(query, key, value, chosen)
-    choice = _choose(query, key, value, chosen, arguments, implementation, block)
-    if not pooled:
-        return choice
-    why = _not_pooled(arguments, implementation, block)
-    if why is not None:
-        return dataclasses.replace(choice, others={"pooled": why} | choice.others)
-    return _AT_ONCE
+    return (choose_pooled if pooled else choose)(query, key, value, chosen, arguments, implementation, block)
 
 
 @functools.partial(jax.jit, static_argnames=("sizes", "implementation", "block"))
@@ -253,12 +211,6 @@ def _run_pooled(arguments: Arguments, query_weights: Array) -> Array:
     return pooled_kernel.attention(arguments, query_weights)
 
 
-def _not_pooled(arguments: Arguments, implementation: str, block) -> str | None:
-    if implementation != "auto":
-        return f"{implementation!r} was asked for"
-    return "block is given" if block is not None else pooled_kernel.refusal(arguments)
-
-
 def _query_weights(weights: Array | None, sizes: Sizes, dtype: jnp.dtype) -> Array:
     """`[B, T]`"""
     if weights is None:
@@ -275,31 +227,3 @@ def rows_by_query(output: Array, sizes: Sizes) -> Array:
     """`[B, K, R, T, V]` as `[*B, T, N, V]`."""
     output = jnp.moveaxis(output.reshape(sizes.B, sizes.N, sizes.T, output.shape[-1]), 1, 2)
     return output.reshape(*sizes.batch, sizes.T, sizes.N, output.shape[-1])
-
-
-def _choose(query, key, value, options: Options, arguments: Arguments, implementation: str, block) -> Explanation:
-    nearest("implementation", implementation, ("auto", *IMPLEMENTATIONS))
-    refusals = {
-        "fused": fused.refusal(query, key, value, options),
-        "chunked": chunked.refusal(arguments),
-        "chunked_autodiff": chunked.refusal(arguments),
-        "dense": None,
-    }
-    if implementation == "auto":
-        slower = {
-            "chunked_autodiff": "'chunked' is the same and faster; it is for forward mode, jax.jvp and jax.jacfwd",
-            "dense": "it would keep all T × S weights, which is slower too",
-        }
-        implementation = next(name for name in IMPLEMENTATIONS if refusals[name] is None and name != "chunked_autodiff")
-        others = {name: refusals[name] or slower.get(name) or f"{implementation!r} is before it" for name in IMPLEMENTATIONS}
-    else:
-        if (why := refusals[implementation]) is not None:
-            raise ValueError(f"implementation={implementation!r} {why}")
-        others = {name: why or f"{implementation!r} was asked for" for name, why in refusals.items()}
-    others = {name: why for name, why in others.items() if name != implementation}
-    tiled = implementation in ("chunked", "chunked_autodiff")
-    if block is not None and not tiled:
-        raise ValueError(
-            f"block={block!r} with implementation={implementation!r}: only 'chunked' and 'chunked_autodiff' have tiles"
-        )
-    return Explanation(implementation, blocks.choose_block(arguments, block) if tiled else None, others)

@@ -12,8 +12,8 @@ import attn
 ROOT = Path(attn.__file__).parent.parent
 ROOMS = ["shapes", "traced", "arguments", "places", "masks", "dropout", "normalizers", "scores", "mask_mods", "score_mods"]
 ROOMS += ["positions", "prepare", "blocks", "parts", "tiles", "online_softmax", "gradients", "reverse_mode", "dense", "chunked"]
-ROOMS += ["pooled", "chunked_autodiff", "cudnn", "splash", "fused", "dispatch", "statistics", "initializers", "optimizers"]
-ROOMS += ["layers", "models", "parity"]
+ROOMS += ["pooled", "chunked_autodiff", "cudnn", "splash", "fused", "choice", "dispatch", "statistics"]
+ROOMS += ["initializers", "optimizers", "layers", "models", "parity"]
 
 
 def imports(path: Path) -> set[str]:
