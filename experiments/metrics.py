@@ -1,11 +1,10 @@
 """Where the numbers of a run go while it runs: metrics.jsonl, TensorBoard, and the line that a person watches."""
 
+import functools
 import json
 import sys
 from pathlib import Path
 from typing import Any, TextIO
-
-from tensorboardX import SummaryWriter
 
 from experiments import run_folder
 from experiments.steps import Sums
@@ -16,14 +15,22 @@ class Metrics:
 
     def __init__(self, workdir: Path):
         self._file = (workdir / run_folder.METRICS).open("w")
-        self._board = SummaryWriter(str(workdir / run_folder.BOARD))
+        self._folder = workdir / run_folder.BOARD
 
     def __enter__(self) -> "Metrics":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-        self._board.close()
+        if "_board" in vars(self):
+            self._board.close()
+
+    @functools.cached_property
+    def _board(self) -> Any:
+        """Not before there is a row: tensorboardX imports PyTorch where it is installed, and the first step would wait."""
+        from tensorboardX import SummaryWriter
+
+        return SummaryWriter(str(self._folder))
 
     def write(self, row: dict[str, Any]) -> None:
         self._file.write(json.dumps(row) + "\n")
