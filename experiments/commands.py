@@ -65,10 +65,14 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
+def cores() -> int:
+    """How many this process may use; macOS does not tell, so all there."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def use_all_cores() -> None:
     """One virtual CPU device a core, and compiled programs kept on disk. Before the first array is made."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jax.config.update("jax_num_cpu_devices", cores)
+    jax.config.update("jax_num_cpu_devices", cores())
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # by default 1: a start has four shorter ones
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -5,8 +5,9 @@
 
 start: from the command to its first step, on a terminal; cold with an empty compilation cache, warm with what that left.
 runner: an epoch as `train` runs it, with progress and metrics, over the same steps in one call of the compiled program; in
-turn. data: from the archive to arrays of tokens, and opening them again, each in a process of its own. batch: the exponent e
-of milliseconds = c · batch^e, fitted over the batch sizes, from steps in turn.
+turn. Since the steps of one turn and of the next differ by more than that, also the share of an epoch that is spent outside of
+the calls. data: from the archive to arrays of tokens, and opening them again, each in a process of its own. batch: the exponent
+e of milliseconds = c · batch^e, fitted over the batch sizes, from steps in turn.
 """
 
 import argparse
@@ -26,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax
 import numpy as np
 
-from attn.models.classifier import Classifier
 from experiments import build, commands, report, settings, steps, train
 from experiments.metrics import Metrics, Progress
 from scripts.contenders.ours import ours
@@ -69,12 +69,13 @@ def start_rows(model: str, data: str, rounds: int, folder: Path) -> list[list[st
     return [[model, f"start to first step, {name}, s", *_spread(seconds)] for name, seconds in times.items()]
 
 
-def runner_row(model: str, data: str, rounds: int) -> list[str]:
+def runner_rows(model: str, data: str, rounds: int) -> list[list[str]]:
     config = settings.load_page(model, data)
     corpus = build.build_corpus(config)
-    plan = build.build_plan(config, Classifier(build.build_model(config, corpus.tokenizer).config))
+    plan = build.build_plan(config, build.build_model(config, corpus.tokenizer))
     state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
     examples = plan.replicate(steps.Examples(*map(jax.numpy.asarray, (corpus.train.tokens, corpus.train.labels))))
+    outside: list[float] = []
     epochs, zero = train.Epochs(config, plan, state, examples), plan.replicate(steps.Sums.zero())
     order = plan.replicate(steps.epoch_order(plan, state.rng, 0, examples.labels.size))
 
@@ -91,16 +92,22 @@ def runner_row(model: str, data: str, rounds: int) -> list[str]:
 
         def whole() -> None:
             nonlocal state
+            started = time.perf_counter()
             state, sums, seconds = epochs.run(state, 1, progress)
             loss, accuracy = sums.means()
             row = {"epoch": 1, "train_loss": loss, "train_accuracy": accuracy, "val_loss": loss, "val_accuracy": accuracy}
             row |= {"step_milliseconds": 1e3 * seconds / len(order), "examples_per_second": 1 / seconds}
             metrics.write(row)
             progress.epoch(row, 0)
+            outside.append(100 * (1 - seconds / (time.perf_counter() - started)))
 
         seconds = time_in_turn({"bare": bare, "whole": whole}, rounds)
     shares = [100 * (a / b - 1) for a, b in zip(seconds["whole"][WARM_UP:], seconds["bare"][WARM_UP:], strict=True)]
-    return [model, f"runner over bare steps, % ({len(order)} steps)", *_spread(shares)]
+    steps_of = f"% ({len(order)} steps)"
+    return [
+        [model, f"runner over bare steps, {steps_of}", *_spread(shares)],
+        [model, f"of an epoch outside its steps, {steps_of}", *_spread(outside[WARM_UP:])],
+    ]
 
 
 def data_rows(archive: str, rounds: int, folder: Path) -> list[list[str]]:
@@ -151,7 +158,7 @@ def main() -> None:
         for model in arguments.models:
             print(model, file=sys.stderr, flush=True)
             rows += start_rows(model, arguments.data, arguments.rounds, folder)
-            rows += [runner_row(model, arguments.data, arguments.rounds), batch_row(model, arguments.rounds)]
+            rows += [*runner_rows(model, arguments.data, arguments.rounds), batch_row(model, arguments.rounds)]
     print(conditions(f"data {arguments.data}", arguments.rounds, ()))
     print("\n" + report.table(["model", "what", "median", "min", "max"], rows))
 

@@ -28,9 +28,11 @@ def test_a_run_that_does_not_start_is_named(tmp_path):
 
 
 def test_the_runner_is_held_against_its_bare_steps():
-    model, what, *_ = row = bench_runner.runner_row("single_head", "verdicts", 1)
-    assert (model, what) == ("single_head", "runner over bare steps, % (250 steps)")
-    assert numbers(row)[0] > -50
+    over, outside = bench_runner.runner_rows("single_head", "verdicts", 1)
+    assert over[:2] == ["single_head", "runner over bare steps, % (250 steps)"]
+    assert outside[:2] == ["single_head", "of an epoch outside its steps, % (250 steps)"]
+    assert numbers(over)[0] > -50
+    assert 0 < numbers(outside)[0] < 50
 
 
 def test_the_exponent_of_the_batch_is_fitted(monkeypatch):

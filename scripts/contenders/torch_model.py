@@ -2,12 +2,12 @@
 
 import importlib
 import itertools
-import os
 from typing import Any
 
 import numpy as np
 
 from attn.models.classifier import ClassifierConfig
+from experiments import commands
 from scripts.contenders.workload import Contender, Workload, output_dim
 
 torch: Any = importlib.import_module("torch")  # of the extra "peers"
@@ -24,7 +24,7 @@ def compiled(workload: Workload) -> Contender:
 
 
 def _contender(workload: Workload, compiled: bool) -> Contender:
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(commands.cores())
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = Model(workload.model).to(device)
     run = torch.compile(model) if compiled else model
