@@ -19,7 +19,7 @@ from attn import blocks, gradients, masks, parts, tiles
 from attn.arguments import Arguments
 from attn.blocks import Block, Corner
 from attn.online_softmax import Rows, attend_tile, finish, start
-from attn.reverse_mode import reverse_mode_only
+from attn.reverse_mode import in_reverse_mode_only
 from attn.shapes import Allowed, Array
 
 
@@ -33,8 +33,7 @@ def refusal(arguments: Arguments) -> str | None:
 def attention(arguments: Arguments, block: Block) -> tuple[Array, Array]:
     """The output `[B, K, R, T, V]` and the log-sum-exp `[B, K, R, T]` of the keys alone, without the sink."""
     queries = arguments.query.shape[3]
-    padded = parts.pad(arguments, block)
-    padded = jax.tree.map(lambda x: reverse_mode_only(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x, padded)
+    padded = in_reverse_mode_only(parts.pad(arguments, block))
     output, lse = _attention(block, parts.vary(padded, padded))
     return output[..., :queries, :], lse[..., :queries]
 

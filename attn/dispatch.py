@@ -107,13 +107,7 @@ def attend(
     query, key, value = as_arrays(query, key, value)
     arguments, sizes = prepare(query, key, value, options)
     choice = record(choose(query, key, value, options, arguments, implementation, block))
-    if sizes.nothing:
-        return jnp.zeros((*query.shape[:-1], value.shape[-1]), value.dtype)
-    if choice.implementation == "fused":
-        spare = blocks.choose_block(arguments, None)
-        return fused.attention(query, key, value, options, arguments, lambda: _run(arguments, sizes, "chunked", spare))
-    with explained():
-        return _run(arguments, sizes, choice.implementation, choice.block).astype(value.dtype)
+    return _outputs(query, key, value, options, arguments, sizes, choice)
 
 
 def attend_pooled(
@@ -143,13 +137,12 @@ def attend_pooled(
     chosen = Options(**options)
     arguments, sizes = prepare(query, key, value, chosen)
     weights = _query_weights(query_weights, sizes, arguments.dtype)
-    choice = choose_pooled(query, key, value, chosen, arguments, implementation, block)
+    choice = record(choose_pooled(query, key, value, chosen, arguments, implementation, block))
     if choice.implementation == "pooled" and not sizes.nothing:
-        record(choice)
         with explained():
             output = _run_pooled(arguments, weights)
         return output.reshape(*sizes.batch, sizes.N, value.shape[-1]).astype(value.dtype)
-    output = attend(query, key, value, implementation=implementation, block=block, **options)
+    output = _outputs(query, key, value, chosen, arguments, sizes, choice)
     weights = weights.reshape(*sizes.batch, sizes.T)[..., None, None]
     return jnp.sum(jnp.where(weights == 0, 0, output) * weights, axis=-3).astype(value.dtype)
 
@@ -193,6 +186,16 @@ def explain(
     chosen = Options(**options)
     arguments, _ = prepare(query, key, value, chosen)
     return (choose_pooled if pooled else choose)(query, key, value, chosen, arguments, implementation, block)
+
+
+def _outputs(query, key, value, options: Options, arguments: Arguments, sizes: Sizes, choice: Explanation) -> Output:
+    if sizes.nothing:
+        return jnp.zeros((*query.shape[:-1], value.shape[-1]), value.dtype)
+    if choice.implementation == "fused":
+        spare = blocks.choose_block(arguments, None)
+        return fused.attention(query, key, value, options, arguments, lambda: _run(arguments, sizes, "chunked", spare))
+    with explained():
+        return _run(arguments, sizes, choice.implementation, choice.block).astype(value.dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("sizes", "implementation", "block"))

@@ -14,12 +14,19 @@ WITH_SINK = ("softmax", "softmax1")
 
 def softmax(logits: Array, sink: Array | None = None) -> Array:
     """exp(logit) / (Σ exp(logits) + exp(sink)), less the maximum of them all. `sink` broadcasts, last axis 1."""
+    weights, total, _ = powers(logits, sink)
+    return weights / total
+
+
+def powers(logits: Array, sink: Array | None) -> tuple[Array, Array, Array | None]:
+    """exp(logit − the highest of its row), the sum of a row with its sink (1 for a row of neither), and the sink's part."""
     highest = jnp.max(logits, axis=-1, keepdims=True, initial=-jnp.inf)
     highest = finite(lax.stop_gradient(highest if sink is None else jnp.maximum(highest, sink)))
-    powers = jnp.exp(logits - highest)
-    total = jnp.sum(powers, axis=-1, keepdims=True)
-    total = total if sink is None else total + jnp.exp(sink - highest)
-    return powers / jnp.where(total == 0, 1, total)
+    of_keys = jnp.exp(logits - highest)
+    of_sink = None if sink is None else jnp.exp(sink - highest)
+    total = jnp.sum(of_keys, axis=-1, keepdims=True)
+    total = total if of_sink is None else total + of_sink
+    return of_keys, jnp.where(total == 0, 1, total), of_sink
 
 
 def finite(highest: Array) -> Array:

@@ -9,20 +9,18 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from attn import blocks, gradients, parts, tiles
+from attn import blocks, chunked, gradients, normalizers, parts, tiles
 from attn.arguments import Arguments
 from attn.blocks import Corner
-from attn.normalizers import finite
-from attn.reverse_mode import reverse_mode_only
+from attn.reverse_mode import in_reverse_mode_only
 from attn.shapes import Array, Tile
 
 
 def refusal(arguments: Arguments) -> str | None:
     """Why the mean of these must be taken over outputs, or None."""
-    if arguments.normalizer not in ("softmax", "softmax1", "sigmoid"):
-        return f"does not honour normalizer={arguments.normalizer!r}"
+    if (why := chunked.refusal(arguments)) is not None:
+        return why
     if arguments.masked:
         return "does not honour masks, which keep NaN to the queries that may attend to it"
     if blocks.choose_block(arguments, None) != blocks.whole(arguments):
@@ -34,10 +32,8 @@ def attention(arguments: Arguments, query_weights: Array) -> Array:
     """`[B, K, R, V]`, where `query_weights` is `[B, T]`."""
     unread = (query_weights == 0)[:, None, None, :, None]  # 0 · NaN would be NaN
     arguments = dataclasses.replace(arguments, query=jnp.where(unread, 0, arguments.query))
-    marked, query_weights = jax.tree.map(
-        lambda x: reverse_mode_only(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x, (arguments, query_weights)
-    )
-    return _attention(*parts.vary((marked, query_weights), (marked, query_weights)))
+    marked = in_reverse_mode_only((arguments, query_weights))
+    return _attention(*parts.vary(marked, marked))
 
 
 def _forward(arguments: Arguments, query_weights: Array):
@@ -78,12 +74,6 @@ def _powers(arguments: Arguments, logits: Tile) -> tuple[Tile, Array, Array | No
     if arguments.normalizer == "sigmoid":
         weights = jax.nn.sigmoid(logits)
         return weights, jnp.ones_like(weights[..., 0]), None
-    highest = jnp.max(logits, axis=-1)
-    sink = None if arguments.sink is None else arguments.sink[:, :, None].astype(logits.dtype)
-    highest = finite(lax.stop_gradient(highest if sink is None else jnp.maximum(highest, sink)))
-    powers = jnp.exp(logits - highest[..., None])
-    norm = jnp.sum(powers, axis=-1)
-    if sink is None:
-        return powers, jnp.where(norm == 0, 1, norm), None
-    of_sink = jnp.exp(sink - highest)
-    return powers, norm + of_sink, of_sink
+    sink = None if arguments.sink is None else arguments.sink[:, :, None, None].astype(logits.dtype)
+    of_keys, total, of_sink = normalizers.powers(logits, sink)
+    return of_keys, total[..., 0], None if of_sink is None else of_sink[..., 0]

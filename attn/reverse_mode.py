@@ -6,14 +6,16 @@ pushed tangent is batched (`jax.jacfwd`); everywhere else the mark comes first.
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from attn.shapes import Array
 
+Tree = TypeVar("Tree")
 _MESSAGE = (
     "implementation='chunked' has no forward mode (jax.jvp, jax.jacfwd, jax.linearize): "
     "pass implementation='chunked_autodiff', which is linear in memory too, or 'dense'"
@@ -47,12 +49,16 @@ def explained() -> Iterator[None]:
         raise
 
 
+def in_reverse_mode_only(tree: Tree) -> Tree:
+    """The arrays. Pushing a tangent forward through an inexact one is a TypeError; pulling a cotangent back is not."""
+    return jax.tree.map(lambda array: _marked(array) if jnp.issubdtype(array.dtype, jnp.inexact) else array, tree)
+
+
 @jax.custom_jvp
-def reverse_mode_only(array: Array) -> Array:
-    """The array. Pushing a tangent forward through it is a TypeError; pulling a cotangent back is not."""
+def _marked(array: Array) -> Array:
     return array
 
 
-@reverse_mode_only.defjvp
+@_marked.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return primals[0], _tangent_p.bind(tangents[0])
