@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
 from attn.models.classifier import PADDING, Classifier
 from attn.shapes import Array
@@ -87,6 +88,10 @@ class Plan:
     def replicate(self, tree: Any) -> Any:
         """A copy on every device, which is where the programs want their arguments."""
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+
+    def examples(self, tokens: ArrayLike, labels: ArrayLike) -> Examples:
+        """A split on every device: tokens `[E, T]`, labels `[E]`."""
+        return self.replicate(Examples(jnp.asarray(tokens), jnp.asarray(labels)))
 
 
 def make_plan(model: Classifier, optimizer: optax.GradientTransformation, batch_size: int) -> Plan:

@@ -65,7 +65,7 @@ def train(config: Config, workdir: Path) -> dict[str, Any]:
 def _fit(config: Config, plan: steps.Plan, corpus: Corpus, workdir: Path) -> tuple[steps.State, list, float]:
     """Trains all epochs; returns the state, the rows and the seconds of training, compilation and evaluation left out."""
     state = plan.replicate(steps.initial_state(plan, jax.random.key(config.seed)))
-    examples = plan.replicate(steps.Examples(*_arrays(corpus.train)))
+    examples = plan.examples(corpus.train.tokens, corpus.train.labels)
     epoch_calls, evaluate = Epochs(config, plan, state, examples), _Evaluation(plan, corpus.validation)
     progress, rows, train_seconds, started = Progress(config.epochs), [], 0.0, time.monotonic()
     with Metrics(workdir) as metrics:
@@ -139,7 +139,7 @@ class _Evaluation:
     """From parameters to mean loss and accuracy on a split; compiled at the first call, after a run's first steps."""
 
     def __init__(self, plan: steps.Plan, split: Split):
-        self._plan, self._examples = plan, plan.replicate(steps.Examples(*_arrays(split)))
+        self._plan, self._examples = plan, plan.examples(split.tokens, split.labels)
         self._compiled, self.compile_seconds = None, 0.0
 
     def __call__(self, params: Any) -> tuple[float, float]:
@@ -165,10 +165,6 @@ def _compile(program: Any, *arguments: Any) -> tuple[Callable, float]:
     started = time.monotonic()
     compiled = program.lower(*arguments).compile()
     return compiled, time.monotonic() - started
-
-
-def _arrays(split: Split) -> tuple[jax.Array, jax.Array]:
-    return jax.numpy.asarray(split.tokens), jax.numpy.asarray(split.labels)
 
 
 def provenance() -> dict[str, Any]:

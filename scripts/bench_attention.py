@@ -14,7 +14,6 @@ every score made once, which linear memory does not allow.
 """
 
 import argparse
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,21 +27,24 @@ from scripts import attention_contenders as contenders
 from scripts import floor
 from scripts.attention_contenders import Sizes, Step
 from scripts.floor import Machine
-from scripts.turns import WARM_UP, cells, conditions, time_in_turn
+from scripts.turns import cells, conditions, median, time_in_turn
 
 ON_CPU = ("32,2,256,16", "512,1,256,16", "8,2,1024,16", "1,8,1024,64", "1,8,4096,64")
 ON_ACCELERATOR = ("4,8,4096,64", "1,8,16384,64")
 MASKED_LENGTH, WINDOW = 8_192, 256
 
 
-def bench(name: str, steps: dict[str, Step], rounds: int, machine: Machine) -> list[list[str]]:
+def bench(name: str, steps: dict[str, Step], rounds: int, machine: Machine | None) -> list[list[str]]:
+    """The table's rows of a workload, one a contender; the last cell is the share of the floor, where a machine is given."""
     print(name, file=sys.stderr, flush=True)
     seconds = time_in_turn(steps, rounds)
     first = next(iter(steps))
+    rows = [[name, contender, *cells(seconds[contender], seconds[first])] for contender in steps]
+    if machine is None:
+        return rows
     batch, heads, length, dim = map(int, name.split(","))
     least = machine.seconds(floor.attention(length, length, heads, dim, dim, train=True), batch)
-    shares = {contender: f"{100 * least / statistics.median(times[WARM_UP:]):.0f}%" for contender, times in seconds.items()}
-    return [[name, contender, *cells(seconds[contender], seconds[first]), shares[contender]] for contender in steps]
+    return [[*row, floor.share(least, median(seconds[contender]))] for row, contender in zip(rows, steps, strict=True)]
 
 
 def main() -> None:
@@ -56,20 +58,13 @@ def main() -> None:
         make = contenders.on_cpu if cpu else contenders.on_accelerator
         workloads = arguments.workloads or (ON_CPU if cpu else ON_ACCELERATOR)
         steps = {name: make(Sizes(*map(int, name.split(","))), dtype) for name in workloads}
-    machine = floor.measure()
+    machine = None if arguments.masks else floor.measure()  # the floor counts every pair of a query and a key
     rows = [row for name, of_one in steps.items() for row in bench(name, of_one, arguments.rounds, machine)]
     print(conditions(f"forward + backward, {dtype}", arguments.rounds, ["torch"]))
-    print(floor.describe(machine))
-    header = [
-        "B,N,T,H",
-        "contender",
-        "ms",
-        f"its time / that of {rows[0][1]}",
-        "min",
-        "max",
-        "first call, s",
-        "share of the floor",
-    ]
+    header = ["B,N,T,H", "contender", "ms", f"its time / that of {rows[0][1]}", "min", "max", "first call, s"]
+    if machine is not None:
+        print(floor.describe(machine))
+        header.append("share of the floor")
     print("\n" + report.table(header, rows))
 
 

@@ -74,7 +74,7 @@ def runner_rows(model: str, data: str, rounds: int) -> list[list[str]]:
     corpus = build.build_corpus(config)
     plan = build.build_plan(config, build.build_model(config, corpus.tokenizer))
     state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
-    examples = plan.replicate(steps.Examples(*map(jax.numpy.asarray, (corpus.train.tokens, corpus.train.labels))))
+    examples = plan.examples(corpus.train.tokens, corpus.train.labels)
     outside: list[float] = []
     epochs, zero = train.Epochs(config, plan, state, examples), plan.replicate(steps.Sums.zero())
     order = plan.replicate(steps.epoch_order(plan, state.rng, 0, examples.labels.size))

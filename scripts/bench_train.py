@@ -17,7 +17,6 @@ time, over the median.
 import argparse
 import importlib.util
 import os
-import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from scripts import floor
 from scripts.contenders import processes
 from scripts.contenders.processes import CONTENDERS
 from scripts.contenders.workload import Contender, Sizes, make_workload
-from scripts.turns import WARM_UP, cells, conditions, time_in_turn
+from scripts.turns import cells, conditions, median, time_in_turn
 
 WHAT = ("train", "evaluate")
 MODULES = ("keras", "tensorflow", "torch")
@@ -56,9 +55,8 @@ def bench(
         seconds = time_in_turn(turns, arguments.rounds)
         a_batch = {name: [second / sizes.batches for second in times] for name, times in seconds.items()}
         for name, times in a_batch.items():
-            median = statistics.median(times[WARM_UP:])
             milliseconds, *ratios, _ = cells(times, a_batch["ours"])
-            share, rate = f"{100 * least / median:.0f}%", f"{sizes.batch_size / median:,.0f}"
+            rate, share = f"{sizes.batch_size / median(times):,.0f}", floor.share(least, median(times))
             rows.append([model, what, name, milliseconds, *ratios, rate, share, f"{seconds[name][0]:.1f}"])
     return rows
 

@@ -114,6 +114,11 @@ def measure() -> Machine:
     )
 
 
+def share(least: float, seconds: float) -> str:
+    """The cell of the column "share of the floor"."""
+    return f"{100 * least / seconds:.0f}%"
+
+
 def main() -> None:
     commands.use_all_cores()
     machine = measure()

@@ -25,10 +25,15 @@ def time_in_turn(step_functions: Mapping[str, Callable[[], object]], rounds: int
     return seconds
 
 
+def median(times: Sequence[float]) -> float:
+    """Of a contender's seconds, less the rounds of warming up."""
+    return statistics.median(times[WARM_UP:])
+
+
 def cells(theirs: Sequence[float], own: Sequence[float]) -> list[str]:
     """The median time in ms; the median, minimum and maximum over the rounds of theirs / ours; the first step in s."""
     ratios = [a / b for a, b in zip(theirs[WARM_UP:], own[WARM_UP:], strict=True)]
-    milliseconds = 1e3 * statistics.median(theirs[WARM_UP:])
+    milliseconds = 1e3 * median(theirs)
     return [f"{milliseconds:.1f}", *(f"{f(ratios):.2f}" for f in (statistics.median, min, max)), f"{theirs[0]:.1f}"]
 
 

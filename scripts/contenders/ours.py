@@ -1,7 +1,6 @@
 """The programs of `experiments.steps`, compiled as the runner compiles them, one virtual CPU device a core."""
 
 import jax
-import jax.numpy as jnp
 
 from attn.models.classifier import Classifier
 from experiments import build, commands, steps
@@ -13,7 +12,7 @@ def ours(workload: Workload) -> Contender:
     jax.config.update("jax_enable_compilation_cache", False)
     plan = build.build_plan(workload.config, Classifier(workload.model))
     state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
-    examples = plan.replicate(steps.Examples(jnp.asarray(workload.tokens), jnp.asarray(workload.labels)))
+    examples = plan.examples(workload.tokens, workload.labels)
     order = plan.replicate(steps.epoch_order(plan, state.rng, 0, len(workload.labels)))
     zero = plan.replicate(steps.Sums.zero())
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
