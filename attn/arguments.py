@@ -78,5 +78,16 @@ class Arguments:
         return positions or self.mask_mod is not None or any(array is not None for array in arrays)
 
     @property
+    def masks_whole_keys(self) -> bool:
+        """Whether `mask` is the same for all queries of a key's head."""
+        return self.mask is not None and self.mask.shape[2:4] == (1, 1)
+
+    @property
+    def masks_pairs(self) -> bool:
+        """Whether a key may be masked for some queries alone. What is masked for all of them, `attn.hidden_keys` cleans."""
+        whole_keys = dataclasses.replace(self, mask=None if self.masks_whole_keys else self.mask, key_lengths=None)
+        return whole_keys.masked
+
+    @property
     def masked(self) -> bool:
         return self.masks_by_array or self.banded or self.keys_are_padded

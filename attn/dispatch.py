@@ -122,8 +122,9 @@ def attend_pooled(
 ) -> Pooled:
     """Σ_t query_weights[t] · attend(query, key, value)[t], `[*B, N, V]`: the mean over the queries, where there are no weights.
 
-    Where nothing is masked and one tile holds everything, the queries are averaged before the values are read ("pooled" in
-    `attn.explain(..., pooled=True)`), which is a third of the products. Else the outputs are, without those of weight 0.
+    Where every query may attend to the same keys and one tile holds everything, the queries are averaged before the values are
+    read ("pooled" in `attn.explain(..., pooled=True)`), which is a third of the products. Else the outputs are, without those
+    of weight 0.
 
     Args:
       query_weights: floating point, `[T]` or `[*B, T]`; differentiated. None means 1/T.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from attn import blocks, chunked, gradients, normalizers, parts, tiles
+from attn import blocks, chunked, gradients, masks, normalizers, parts, tiles
 from attn.arguments import Arguments
 from attn.blocks import Corner
 from attn.reverse_mode import in_reverse_mode_only
@@ -21,8 +21,8 @@ def refusal(arguments: Arguments) -> str | None:
     """Why the mean of these must be taken over outputs, or None."""
     if (why := chunked.refusal(arguments)) is not None:
         return why
-    if arguments.masked:
-        return "does not honour masks, which keep NaN to the queries that may attend to it"
+    if arguments.masks_pairs:
+        return "does not honour masks of pairs, which keep NaN to the queries that may attend to it"
     if blocks.choose_block(arguments, None) != blocks.whole(arguments):
         return "needs everything in one tile"
     return None
@@ -38,7 +38,7 @@ def attention(arguments: Arguments, query_weights: Array) -> Array:
 
 def _forward(arguments: Arguments, query_weights: Array):
     tile, where = parts.cut(arguments, Corner(), blocks.whole(arguments))
-    powers, norm, _ = _powers(arguments, tiles.logits(tile, where, None, None))
+    powers, norm, _ = _powers(arguments, tiles.logits(tile, where, masks.allowed(arguments, tile, where), None))
     received = jnp.einsum("bkrt,bkrts->bkrs", query_weights[:, None, None] / norm, tiles.drop(tile, where, powers))
     return jnp.einsum("bkrs,bksv->bkrv", received, tile.value), (arguments, query_weights, received)
 
@@ -46,8 +46,9 @@ def _forward(arguments: Arguments, query_weights: Array):
 def _backward(saved, gradient: Array):
     arguments, query_weights, received = saved
     tile, where = parts.cut(arguments, Corner(), blocks.whole(arguments))
-    logits, pull = gradients.logits_vjp(tile, where, None, None)
-    powers, norm, of_sink = _powers(arguments, logits)
+    allowed = masks.allowed(arguments, tile, where)
+    logits, pull = gradients.logits_vjp(tile, where, allowed, None)
+    powers, norm, of_sink = _powers(arguments, tiles.mask(logits, allowed))
     kept = tiles.kept(tile, where)
     of_keys = jnp.einsum("bkrv,bksv->bkrs", gradient, tile.value)  # the gradient of a query's weights, over query_weights
     mean = jnp.einsum("bkrts,bkrs->bkrt", powers if kept is None else powers * kept, of_keys) / norm

@@ -87,8 +87,8 @@ def contract(out: str, left_axes: str, left: Array, right_axes: str, right: Arra
 
 
 def careful(arguments: Arguments, *more: Array) -> Array | None:
-    """Whether products must be taken pair by pair: something is masked, and something is NaN or Inf. None: never."""
-    if not arguments.masked:
+    """Whether products must be taken pair by pair: some pairs are masked, and something is NaN or Inf. None: never."""
+    if not arguments.masks_pairs:
         return None
     arrays = (arguments.query, arguments.key, arguments.value, *more)
     return any_nonfinite([lax.stop_gradient(array) for array in arrays])

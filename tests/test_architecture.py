@@ -11,8 +11,8 @@ import attn
 
 ROOT = Path(attn.__file__).parent.parent
 ROOMS = ["shapes", "traced", "arguments", "places", "masks", "dropout", "normalizers", "scores", "mask_mods", "score_mods"]
-ROOMS += ["positions", "prepare", "blocks", "parts", "tiles", "online_softmax", "gradients", "reverse_mode", "dense", "chunked"]
-ROOMS += ["pooled", "chunked_autodiff", "cudnn", "splash", "fused", "choice", "dispatch", "statistics"]
+ROOMS += ["positions", "hidden_keys", "prepare", "blocks", "parts", "tiles", "online_softmax", "gradients", "reverse_mode"]
+ROOMS += ["dense", "chunked", "pooled", "chunked_autodiff", "cudnn", "splash", "fused", "choice", "dispatch", "statistics"]
 ROOMS += ["initializers", "optimizers", "layers", "models", "parity"]
 
 

@@ -89,6 +89,37 @@ def test_what_no_query_may_attend_to_changes_no_bit(implementation):
     assert not np.asarray(clean[0])[1].any() and not np.asarray(clean[1])[1].any()
 
 
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("implementation", (*IMPLEMENTATIONS, "pooled"))
+def test_a_key_that_is_masked_for_every_query_leaves_no_trace(implementation, score):
+    """In one tile, where it costs no product pair by pair. A NaN in a query does not reach the gradients of such a key."""
+    mask = np.ones((B, 1, 1, S), bool)
+    mask[0, ..., [2, 6]], mask[1] = False, False
+    hidden = ~mask[:, 0, 0]
+    if implementation == "pooled":
+        attend = functools.partial(attn.attend_pooled, query_weights=np.float32([1, 0, 2, 3, 1]), score=score)
+    else:
+        attend = functools.partial(attn.attend, implementation=implementation, score=score)
+
+    def run(*inputs):
+        output, pull = jax.vjp(lambda *inputs: attend(*inputs, mask=mask), *inputs)
+        return output, *pull(jnp.asarray(COTANGENT[:, 0] if implementation == "pooled" else COTANGENT))
+
+    assert "cond[" not in str(jax.make_jaxpr(run)(QUERY, KEY, VALUE))
+    clean = run(QUERY, KEY, VALUE)
+    assert not np.asarray(clean[0])[1].any()
+    for poison in (np.nan, np.inf):
+        key, value = (np.where(hidden[..., None, None], np.float32(poison), x) for x in (KEY, VALUE))
+        for before, after in zip(clean, run(QUERY, key, value), strict=True):
+            np.testing.assert_array_equal(after, before)
+    query = QUERY.copy()
+    query[0, 3] = np.nan
+    bad = run(query, KEY, VALUE)
+    assert np.isnan(np.asarray(bad[0])[0, ... if implementation == "pooled" else 3]).all()
+    assert np.isnan(np.asarray(bad[2])[~hidden]).all() and not np.asarray(bad[2])[hidden].any()
+    assert not np.asarray(bad[3])[hidden].any()
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_transforms_compose(implementation):
     run = attend(implementation, causal="bottom_right")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cases import CASES, KEY, QUERY, VALUE, B, Case, N, T, V, random
+from cases import CASES, KEY, QUERY, VALUE, B, Case, N, S, T, V, masked, random
 
 import attn
 from attn.layers import keras
@@ -14,11 +14,18 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 TOLERANCES = {"float32": (2e-6, 1e-5), "float64": (1e-12, 1e-12)}  # of values, of gradients
 WEIGHTS = np.random.default_rng(3).normal(size=(B, T)).astype(np.float32)
 COTANGENT = np.random.default_rng(4).normal(size=(B, N, V)).astype(np.float32)
+_SHOWN = np.random.default_rng(6).random((B, 1, 1, S)) < 0.6
 ALL_KEYS = {
     "sink, all keys": Case(lambda p: {"sink": p["sink"]}, {}, {"sink": random(N)}),
     "sigmoid, all keys": Case(
         lambda p: {"normalizer": "sigmoid", "bias": p["bias"]}, {"normalizer": oracle.sigmoid}, {"bias": random(B, 1, T, 1)}
     ),
+    "keys masked for all": masked(_SHOWN, mask=_SHOWN),
+    "keys masked for all, sink": Case(lambda p: {"sink": p["sink"], "mask": _SHOWN}, {"allowed": _SHOWN}, {"sink": random(N)}),
+    "keys masked for all, sigmoid": Case(
+        lambda p: {"normalizer": "sigmoid", "mask": _SHOWN}, {"normalizer": oracle.sigmoid, "allowed": _SHOWN}
+    ),
+    "key lengths": masked(np.arange(S) < np.array([0, 4])[:, None, None, None], key_lengths=np.array([0, 4])),
 }
 MASKED = {name for name, case in CASES.items() if "allowed" in case.truth}
 RUNS = CASES | ALL_KEYS
@@ -86,7 +93,7 @@ def test_more_than_a_tile_is_averaged_over_outputs():
     np.testing.assert_allclose(attn.attend_pooled(query, query, query), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{}, {"mask": np.ones((1, 1, 1, 7), bool)}], ids=["pooled", "composed"])
+@pytest.mark.parametrize("options", [{}, {"mask": np.ones((1, 1, 5, 7), bool)}], ids=["pooled", "composed"])
 def test_a_query_of_weight_0_may_be_nan(options):
     query = np.concatenate([QUERY[:, :2], np.full_like(QUERY[:, :1], np.nan), QUERY[:, 3:]], axis=1)
     weights = np.array([1, 1, 0, 1, 1], np.float32)
@@ -111,10 +118,10 @@ def test_weights_that_do_not_fit_are_refused(weights, message):
 @pytest.mark.parametrize(
     "layer", [keras.Attention(use_scale=True), keras.MultiHeadAttention(2, 3, output_shape=5, attention_axes=-2)]
 )
-@pytest.mark.parametrize("masked", [False, True])
-def test_the_mean_of_a_layer_is_the_mean_of_its_call(layer, masked):
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_mean_of_a_layer_is_the_mean_of_its_call(layer, padded):
     x, y = QUERY[:, :, 0], KEY[:, :, 0]
-    options = {"value_mask": np.arange(7) < np.array([[7], [4]])} if masked else {}
+    options = {"value_mask": np.arange(7) < np.array([[7], [4]])} if padded else {}
     variables = layer.init(jax.random.key(0), x, y)
     variables = jax.tree.map(lambda leaf: leaf + 0.1, variables)  # biases begin at 0
     expected = jnp.mean(layer.apply(variables, x, y, **options), axis=-2)
@@ -124,3 +131,17 @@ def test_the_mean_of_a_layer_is_the_mean_of_its_call(layer, masked):
         layer.init(jax.random.key(1), x, y, method="mean"),
         layer.init(jax.random.key(1), x, y),
     )
+
+
+@pytest.mark.parametrize(
+    "layer", [keras.Attention(use_scale=True), keras.MultiHeadAttention(2, 3, output_shape=5, attention_axes=-2)]
+)
+def test_the_mean_of_a_layer_is_over_the_queries_that_it_is_told(layer):
+    x, y = QUERY[:, :, 0], KEY[:, :, 0]
+    over = np.array([[True, False, True, True, False], [False] * 5])
+    variables = jax.tree.map(lambda leaf: leaf + 0.1, layer.init(jax.random.key(0), x, y))
+    mean = layer.apply(variables, x, y, over=over, method="mean")
+    np.testing.assert_allclose(mean[0], jnp.mean(layer.apply(variables, x, y)[0, [0, 2, 3]], axis=0), atol=1e-6)
+    assert not mean[1].any(), "over no query it is 0, and not the bias"
+    with pytest.raises(ValueError, match=r"^over \(2, 7\) must be \(2, 5\)"):
+        layer.apply(variables, x, y, over=np.ones((2, 7), bool), method="mean")

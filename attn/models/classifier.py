@@ -125,8 +125,8 @@ class Classifier(nn.Module):
         else:
             layer = keras.Attention(use_scale=True, name=name)
         deterministic = deterministic or config.dropout_rate == 0
-        if index == config.num_layers - 1 and valid is None and deterministic:
-            return layer.mean(x, x, **options)
+        if index == config.num_layers - 1 and deterministic:
+            return layer.mean(x, x, over=valid, **options)
         return Dropout(config.dropout_rate, deterministic=deterministic)(layer(x, x, **options))
 
 

@@ -56,12 +56,17 @@ class _OfOneHead(nn.Module):
         value: Array,
         key: Array | None = None,
         *,
+        over: Valid | None = None,
         value_mask: Valid | None = None,
         use_causal_mask: bool = False,
         deterministic: bool = True,
     ) -> Array:
-        """The mean over the queries of what a call returns, `[*B, V]`, in fewer products: see `attn.attend_pooled`."""
-        return self._attend(attend_pooled, query, value, key, None, value_mask, use_causal_mask, deterministic)[..., 0, :]
+        """The mean over the queries of what a call returns, `[*B, V]`, in fewer products: see `attn.attend_pooled`.
+
+        `over` `[*B, T]` says over which of them; 0 where it is over none. None: all.
+        """
+        pool = functools.partial(attend_pooled, query_weights=masking.mean_weights(over, query.shape[:-1]))
+        return self._attend(pool, query, value, key, None, value_mask, use_causal_mask, deterministic)[..., 0, :]
 
     def attention_scores(
         self,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attn.masks import merge
-from attn.shapes import Array, Key, Mask, Query
+from attn.shapes import Array, Key, Mask, Query, Valid
 
 Version = Literal["2.11", "3.15"]  # each stands for those before it, back to the other: 3.15 for 3.13 and later
 VERSIONS = ("2.11", "3.15")
@@ -32,6 +32,14 @@ def checked(name: str, mask: Any, shape: tuple[int, ...] | None = None) -> Array
     if shape is not None and np.shape(mask) != shape:
         raise ValueError(f"{name} {np.shape(mask)} must be {shape}")
     return jnp.asarray(mask)
+
+
+def mean_weights(over: Valid | None, shape: tuple[int, ...]) -> Array | None:
+    """`query_weights` of `attn.attend_pooled` for the mean over these queries, of this shape; 0 where there is none."""
+    if over is None:
+        return None
+    over = checked("over", over, shape)
+    return over / jnp.maximum(jnp.sum(over, axis=-1, keepdims=True), 1)
 
 
 def contract(mask: Mask | None, causal: bool) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`keras.layers.MultiHeadAttention` and `GroupQueryAttention`: projections, attention by head, projection."""
 
+import functools
 import string
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -64,15 +65,21 @@ class _Projected(nn.Module):
         value: Array,
         key: Array | None = None,
         *,
+        over: Valid | None = None,
         value_mask: Valid | None = None,
         attention_mask: Mask | None = None,
         use_causal_mask: bool = False,
         position: Relative | None = None,
         deterministic: bool = True,
     ) -> Array:
-        """The mean over the queries of what a call returns, `[*B, O]`, in fewer products: see `attn.attend_pooled`."""
+        """The mean over the queries of what a call returns, `[*B, O]`, in fewer products: see `attn.attend_pooled`.
+
+        `over` `[*B, T]`, for inputs of one length axis, says over which of them; 0 where it is over none. None: all.
+        """
         masks = {"value_mask": value_mask, "attention_mask": attention_mask}
-        return self._attend(query, value, key, masks, use_causal_mask, position, deterministic, attend_pooled)
+        pool = functools.partial(attend_pooled, query_weights=masking.mean_weights(over, query.shape[:-1]))
+        mean = self._attend(query, value, key, masks, use_causal_mask, position, deterministic, pool)
+        return mean if over is None else jnp.where(jnp.any(over, axis=-1, keepdims=True), mean, 0)  # not the bias
 
     def attention_scores(
         self,
