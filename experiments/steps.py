@@ -2,7 +2,8 @@
 
 Every example is a function of its own: `jax.vmap` lifts the loss of one review, with a dropout key folded from (seed, step,
 index in the global batch). So the numbers do not depend on how a batch is cut, and on a CPU it is cut twice: over one
-virtual device a core (`shard_map`), and on each into microbatches whose attention weights stay in the cache (`lax.scan`).
+virtual device a core (`shard_map`), and on each into microbatches whose attention weights stay in the cache (`lax.scan`). Where
+padding is masked they are of reviews of like length, and end where the longest of them does, or soon after.
 Together with the chunked kernel of `attn.attend` that is worth a factor of four to seven over one `jit` of the whole batch; see
 `scripts/bench_train.py`.
 """
@@ -25,6 +26,7 @@ from attn.shapes import Array
 AXIS = "batch"
 _INIT, _ORDER, _DROPOUT = range(3)  # what a key folded from the seed is for
 _CACHE_BYTES = 2**20  # of one layer's attention weights, on one core
+_TRIMMED_FROM = 128  # positions; shorter reviews take less time than what is compiled for each length
 
 
 class State(NamedTuple):
@@ -73,6 +75,7 @@ class Plan:
     optimizer: optax.GradientTransformation
     batch_size: int
     microbatch_size: int
+    lengths: tuple[int, ...]  # to which a microbatch may be trimmed, ascending; the last is all of it
     mesh: Mesh
 
     @property
@@ -97,11 +100,13 @@ class Plan:
 def make_plan(model: Classifier, optimizer: optax.GradientTransformation, batch_size: int) -> Plan:
     """A plan over all local devices."""
     mesh = Mesh(jax.local_devices(), (AXIS,), axis_types=(AxisType.Auto,))
-    microbatch_size = -(-batch_size // mesh.size)
+    microbatch_size, length = -(-batch_size // mesh.size), model.config.max_length
+    lengths = (length,)
     if jax.default_backend() == "cpu":
-        weights_bytes = 4 * model.config.num_heads * model.config.max_length**2
-        microbatch_size = max(1, min(microbatch_size, _CACHE_BYTES // weights_bytes))
-    return Plan(model, optimizer, batch_size, microbatch_size, mesh)
+        microbatch_size = max(1, min(microbatch_size, _CACHE_BYTES // (4 * model.config.num_heads * length**2)))
+        if model.config.mask_padding and length >= _TRIMMED_FROM:
+            lengths = (length // 2, 3 * length // 4, length)
+    return Plan(model, optimizer, batch_size, microbatch_size, lengths, mesh)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -142,9 +147,8 @@ def train(
 def train_step(plan: Plan, state: State, examples: Examples, rows: Array) -> tuple[State, Sums]:
     """One step on the examples in `rows` `[rows]`, where −1 is none."""
     dropout_rng = jax.random.fold_in(jax.random.fold_in(state.rng, _DROPOUT), state.step)
-    gradient, sums = _on_devices(
-        plan, functools.partial(_gradient, plan), state.params, dropout_rng, examples, cut=(rows, jnp.arange(plan.rows))
-    )
+    cut = _by_length(plan, examples, rows)
+    gradient, sums = _on_devices(plan, functools.partial(_gradient, plan), state.params, dropout_rng, examples, cut=cut)
     gradient = jax.tree.map(lambda g: g / sums.examples, gradient)
     updates, optimizer = plan.optimizer.update(gradient, state.optimizer, state.params)
     return State(state.rng, state.step + 1, optax.apply_updates(state.params, updates), optimizer), sums
@@ -154,8 +158,24 @@ def train_step(plan: Plan, state: State, examples: Examples, rows: Array) -> tup
 def evaluate(plan: Plan, params: Any, examples: Examples) -> Sums:
     """The sums over a whole split, dropout off."""
     rows = jnp.arange(plan.round_up(examples.labels.size))
-    rows = jnp.where(rows < examples.labels.size, rows, -1)
+    rows, _ = _by_length(plan, examples, jnp.where(rows < examples.labels.size, rows, -1))
     return _on_devices(plan, functools.partial(_evaluate, plan), params, examples, cut=(rows,))
+
+
+def _by_length(plan: Plan, examples: Examples, rows: Array) -> tuple[Array, Array]:
+    """The rows and their places in the batch; where reviews are trimmed, sorted by length and dealt to the devices in turn."""
+    slots = jnp.arange(rows.size)
+    if len(plan.lengths) == 1:
+        return rows, slots
+    slots = jnp.argsort(_lengths(examples, rows)).reshape(-1, plan.mesh.size).T.ravel()
+    return rows[slots], slots
+
+
+def _lengths(examples: Examples, rows: Array) -> Array:
+    """The positions of each review up to its last token; 0 where the row is none."""
+    tokens = examples.tokens[rows]
+    ends = jnp.where(tokens != PADDING, jnp.arange(1, tokens.shape[1] + 1), 0)
+    return jnp.where(rows >= 0, jnp.max(ends, axis=1), 0)
 
 
 def _on_devices(plan: Plan, function: Callable, *whole: Any, cut: tuple[Array, ...]) -> Any:
@@ -168,14 +188,14 @@ def _gradient(plan: Plan, params: Any, dropout_rng: Array, examples: Examples, r
     """The gradient of the summed loss of one device's rows, a microbatch at a time; `slots` are their places in the batch."""
     params = lax.pcast(params, AXIS, to="varying")
 
-    def loss(params: Any, rows: Array, slots: Array) -> tuple[Array, Sums]:
+    def loss(params: Any, rows: Array, slots: Array, length: int) -> tuple[Array, Sums]:
         rngs = jax.vmap(functools.partial(jax.random.fold_in, dropout_rng))(slots)
-        sums = _sums(plan.model, params, examples, rows, rngs)
+        sums = _sums(plan.model, params, examples, rows, rngs, length)
         return sums.loss, sums
 
     def microbatch(carry: tuple[Any, Sums], part: tuple[Array, Array]):
-        gradient, sums = jax.grad(loss, has_aux=True)(params, *part)
-        return jax.tree.map(jnp.add, carry, (gradient, sums)), None
+        new = _trimmed(plan, examples, part[0], lambda length: jax.grad(loss, has_aux=True)(params, *part, length))
+        return jax.tree.map(jnp.add, carry, new), None
 
     zero = jax.tree.map(jnp.zeros_like, params), lax.pcast(Sums.zero(), AXIS, to="varying")
     parts = rows.reshape(-1, plan.microbatch_size), slots.reshape(-1, plan.microbatch_size)
@@ -184,16 +204,24 @@ def _gradient(plan: Plan, params: Any, dropout_rng: Array, examples: Examples, r
 
 def _evaluate(plan: Plan, params: Any, examples: Examples, rows: Array) -> Sums:
     def microbatch(sums: Sums, rows: Array):
-        return sums + _sums(plan.model, params, examples, rows, None), None
+        return sums + _trimmed(plan, examples, rows, functools.partial(_sums, plan.model, params, examples, rows, None)), None
 
     zero = lax.pcast(Sums.zero(), AXIS, to="varying")
     return lax.psum(lax.scan(microbatch, zero, rows.reshape(-1, plan.microbatch_size))[0], AXIS)
 
 
-def _sums(model: Classifier, params: Any, examples: Examples, rows: Array, dropout_rngs: Array | None) -> Sums:
-    """The sums over the examples in `rows`, of which −1 is none."""
+def _trimmed(plan: Plan, examples: Examples, rows: Array, function: Callable[[int], Any]) -> Any:
+    """`function` of the least of the plan's lengths that holds the reviews in `rows`; only padding, masked, is beyond it."""
+    if len(plan.lengths) == 1:
+        return function(plan.lengths[0])
+    branches = [functools.partial(function, length) for length in plan.lengths]
+    return lax.switch(jnp.searchsorted(jnp.array(plan.lengths), jnp.max(_lengths(examples, rows))), branches)
+
+
+def _sums(model: Classifier, params: Any, examples: Examples, rows: Array, dropout_rngs: Array | None, length: int) -> Sums:
+    """The sums over the first `length` positions of the examples in `rows`, of which −1 is none."""
     weights = rows >= 0
-    tokens, labels = examples.tokens[rows].astype(jnp.int32), examples.labels[rows].astype(jnp.int32)
+    tokens, labels = examples.tokens[rows, :length].astype(jnp.int32), examples.labels[rows].astype(jnp.int32)
     losses, correct = jax.vmap(functools.partial(_score, model, params))(tokens, labels, dropout_rngs)
     return Sums(
         jnp.sum(jnp.where(weights, losses, 0)),

@@ -56,6 +56,7 @@ def train(config: Config, workdir: Path) -> dict[str, Any]:
         "vocabulary_size": corpus.tokenizer.vocabulary_size,
         "max_length": corpus.tokenizer.max_length,
         "attention": build.attention_of(model),
+        "trimmed_to": list(plan.lengths),  # positions; a microbatch has the least that holds its reviews' tokens
         **provenance(),
     }
     run_folder.write_json(workdir / run_folder.RESULT, result)

@@ -19,8 +19,9 @@ EXAMPLES, LENGTH, BATCH = 11, 6, 5
 
 
 @functools.cache
-def make_plan(page="transformer_positional", microbatch_size=2, devices=2) -> steps.Plan:
+def make_plan(page="transformer_positional", microbatch_size=2, devices=2, mask_padding=False) -> steps.Plan:
     config = settings.load_page(page, "imdb")
+    config.model.mask_padding = mask_padding
     model = Classifier(settings.model_config(config, vocabulary_size=30, max_length=LENGTH))
     plan = steps.make_plan(model, attn.keras_adam(0.01), BATCH)
     mesh = Mesh(jax.local_devices()[:devices], plan.mesh.axis_names, axis_types=plan.mesh.axis_types)
@@ -31,7 +32,7 @@ def make_examples(plan: steps.Plan) -> steps.Examples:
     rng = np.random.default_rng(0)
     tokens = rng.integers(1, 30, (EXAMPLES, LENGTH)) * (np.arange(LENGTH) < rng.integers(1, LENGTH + 1, (EXAMPLES, 1)))
     labels = rng.integers(0, 2, EXAMPLES)
-    return plan.replicate(steps.Examples(jnp.asarray(tokens, jnp.uint16), jnp.asarray(labels, jnp.int8)))
+    return plan.examples(jnp.asarray(tokens, jnp.uint16), jnp.asarray(labels, jnp.int8))
 
 
 @functools.cache
@@ -98,6 +99,38 @@ def test_neither_microbatches_nor_devices_change_the_numbers(microbatch_size, de
     assert distance(state.params, other_state.params) < 2e-5
     assert float(sums.loss) == pytest.approx(float(other_sums.loss), rel=1e-5)
     assert tuple(map(int, sums[1:])) == tuple(map(int, other_sums[1:]))
+
+
+@pytest.mark.parametrize("page", ["single_head", "multi_head", "transformer_positional"])
+def test_trimmed_reviews_change_no_number_where_padding_is_masked(page, monkeypatch):
+    """Sorted by length and without their last positions, dropout on; a length too short for them does change it."""
+    whole = make_plan(page, mask_padding=True)
+    trimmed = dataclasses.replace(whole, lengths=(2, 4, LENGTH))
+    used = []
+    sums_of = steps._sums
+    monkeypatch.setattr(steps, "_sums", lambda *arguments: used.append(arguments[-1]) or sums_of(*arguments))
+    (state, sums), (expected_state, expected) = run_epoch(trimmed), run_epoch(whole)
+    assert {2, 4, LENGTH} <= set(used)
+    assert distance(state.params, expected_state.params) < 2e-5
+    assert float(sums.loss) == pytest.approx(float(expected.loss), rel=1e-5)
+    assert tuple(map(int, sums[1:])) == tuple(map(int, expected[1:]))
+    examples = make_examples(whole)
+    of_trimmed, of_whole = (steps.evaluate(plan, expected_state.params, examples).means() for plan in (trimmed, whole))
+    assert of_trimmed == pytest.approx(of_whole, rel=1e-6)
+    too_short = dataclasses.replace(whole, lengths=(2,))
+    assert distance(run_epoch(too_short)[0].params, expected_state.params) > 1e-4
+
+
+def test_reviews_are_trimmed_where_padding_is_masked():
+    def lengths(max_length, mask_padding):
+        config = settings.load_page("single_head", "imdb")
+        config.model.mask_padding = mask_padding
+        model = Classifier(settings.model_config(config, vocabulary_size=30, max_length=max_length))
+        return steps.make_plan(model, attn.keras_adam(0.01), BATCH).lengths
+
+    assert lengths(256, mask_padding=True) == (128, 192, 256)
+    assert lengths(256, mask_padding=False) == (256,)
+    assert lengths(127, mask_padding=True) == (127,)
 
 
 def test_dropout_changes_with_the_seed_and_the_step():

@@ -24,7 +24,7 @@ COLUMNS = (
 TIMINGS = COLUMNS[6:]
 RESULTS = (
     "parameters", "best_epoch", "best_val_loss", "best_val_accuracy", "final_val_loss", "final_val_accuracy", "test_loss",
-    "test_accuracy", "train_seconds", "compile_seconds", "attention", "versions", "device", "git_commit",
+    "test_accuracy", "train_seconds", "compile_seconds", "attention", "trimmed_to", "versions", "device", "git_commit",
 )  # fmt: skip
 
 
