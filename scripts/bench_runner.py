@@ -1,4 +1,4 @@
-"""What a run costs beside its steps: the start, the runner around the steps, the data, and how time grows with the batch.
+"""What a run costs beside its steps: the start, the runner around the steps, the data, and padding.
 
     python scripts/bench_runner.py                              # on the embedded corpus
     python scripts/bench_runner.py --data imdb --archive PATH   # on IMDB, made from the archive in a new folder
@@ -6,35 +6,32 @@
 start: from the command to its first step, on a terminal; cold with an empty compilation cache, warm with what that left.
 runner: an epoch as `train` runs it, with progress and metrics, over the same steps in one call of the compiled program; in
 turn. Since the steps of one turn and of the next differ by more than that, also the share of an epoch that is spent outside of
-the calls. data: from the archive to arrays of tokens, and opening them again, each in a process of its own. batch: the exponent
-e of milliseconds = c · batch^e, fitted over the batch sizes, from steps in turn.
+the calls. data: from the archive to arrays of tokens, and opening them again, each in a process of its own. padding, with imdb
+alone: what trimming the reviews saves where padding is masked.
 """
 
 import argparse
+import dataclasses
 import io
 import os
 import pty
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
-import numpy as np
 
 from experiments import build, commands, report, settings, steps, train
 from experiments.metrics import Metrics, Progress
 from scripts.contenders.ours import ours
-from scripts.contenders.workload import Sizes, make_workload
-from scripts.turns import WARM_UP, conditions, time_in_turn
+from scripts.contenders.workload import Workload
+from scripts.turns import WARM_UP, conditions, spread, time_in_turn
 
 ROOT = Path(__file__).resolve().parent.parent
-BATCHES = (64, 128, 256, 512, 1024)
 
 
 def seconds_to_first_step(model: str, data: str, folder: Path, environment: dict[str, str]) -> float:
@@ -66,7 +63,7 @@ def start_rows(model: str, data: str, rounds: int, folder: Path) -> list[list[st
         cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / f"compiled{index}")}
         for seconds in times.values():
             seconds.append(seconds_to_first_step(model, data, folder, environment | cache))
-    return [[model, f"start to first step, {name}, s", *_spread(seconds)] for name, seconds in times.items()]
+    return [[model, f"start to first step, {name}, s", *spread(seconds)] for name, seconds in times.items()]
 
 
 def runner_rows(model: str, data: str, rounds: int) -> list[list[str]]:
@@ -105,8 +102,8 @@ def runner_rows(model: str, data: str, rounds: int) -> list[list[str]]:
     shares = [100 * (a / b - 1) for a, b in zip(seconds["whole"][WARM_UP:], seconds["bare"][WARM_UP:], strict=True)]
     steps_of = f"% ({len(order)} steps)"
     return [
-        [model, f"runner over bare steps, {steps_of}", *_spread(shares)],
-        [model, f"of an epoch outside its steps, {steps_of}", *_spread(outside[WARM_UP:])],
+        [model, f"runner over bare steps, {steps_of}", *spread(shares)],
+        [model, f"of an epoch outside its steps, {steps_of}", *spread(outside[WARM_UP:])],
     ]
 
 
@@ -120,21 +117,27 @@ def data_rows(archive: str, rounds: int, folder: Path) -> list[list[str]]:
 
     first, again = load(), [load() for _ in range(rounds)]
     return [
-        ["imdb", "archive to arrays, s", *_spread([first])],
-        ["imdb", "opening the arrays again, s", *_spread(again)],
+        ["imdb", "archive to arrays, s", *spread([first])],
+        ["imdb", "opening the arrays again, s", *spread(again)],
     ]
 
 
-def batch_row(model: str, rounds: int) -> list[str]:
-    contenders = {batch: ours(make_workload(model, Sizes(batch, 256, 1))) for batch in BATCHES}
-    seconds = time_in_turn({str(batch): made.train for batch, made in contenders.items()}, rounds)
-    by_round = np.log([seconds[str(batch)][WARM_UP:] for batch in BATCHES])
-    exponents = np.polyfit(np.log(BATCHES), by_round, 1)[0]
-    return [model, f"exponent of the batch, {BATCHES[0]} to {BATCHES[-1]}", *_spread(exponents.tolist())]
-
-
-def _spread(values: Sequence[float]) -> list[str]:
-    return [f"{f(values):.2f}" for f in (statistics.median, min, max)]
+def padding_rows(model: str, rounds: int) -> list[list[str]]:
+    """IMDB with its padding masked: the time of whole reviews over that of trimmed ones."""
+    config = settings.load_page(model, "imdb")
+    config.model.mask_padding = True
+    corpus = build.build_corpus(config)
+    classifier = build.build_model(config, corpus.tokenizer)
+    reviews = slice(4 * config.batch_size)
+    workload = Workload(config, classifier.config, corpus.train.tokens[reviews], corpus.train.labels[reviews])
+    plan = build.build_plan(config, classifier)
+    whole, trimmed = ours(workload, dataclasses.replace(plan, lengths=plan.lengths[-1:])), ours(workload, plan)
+    rows = []
+    for what in ("train", "evaluate"):
+        seconds = time_in_turn({"whole": getattr(whole, what), "trimmed": getattr(trimmed, what)}, rounds)
+        ratios = [a / b for a, b in zip(seconds["whole"][WARM_UP:], seconds["trimmed"][WARM_UP:], strict=True)]
+        rows.append([model, f"padding masked, {what}: whole / trimmed to {plan.lengths}", *spread(ratios)])
+    return rows
 
 
 def main() -> None:
@@ -158,7 +161,9 @@ def main() -> None:
         for model in arguments.models:
             print(model, file=sys.stderr, flush=True)
             rows += start_rows(model, arguments.data, arguments.rounds, folder)
-            rows += [*runner_rows(model, arguments.data, arguments.rounds), batch_row(model, arguments.rounds)]
+            rows += runner_rows(model, arguments.data, arguments.rounds)
+            if arguments.data == "imdb":
+                rows += padding_rows(model, arguments.rounds)
     print(conditions(f"data {arguments.data}", arguments.rounds, ()))
     print("\n" + report.table(["model", "what", "median", "min", "max"], rows))
 

@@ -34,7 +34,12 @@ def cells(theirs: Sequence[float], own: Sequence[float]) -> list[str]:
     """The median time in ms; the median, minimum and maximum over the rounds of theirs / ours; the first step in s."""
     ratios = [a / b for a, b in zip(theirs[WARM_UP:], own[WARM_UP:], strict=True)]
     milliseconds = 1e3 * median(theirs)
-    return [f"{milliseconds:.1f}", *(f"{f(ratios):.2f}" for f in (statistics.median, min, max)), f"{theirs[0]:.1f}"]
+    return [f"{milliseconds:.1f}", *spread(ratios), f"{theirs[0]:.1f}"]
+
+
+def spread(values: Sequence[float]) -> list[str]:
+    """The median, the minimum and the maximum."""
+    return [f"{f(values):.2f}" for f in (statistics.median, min, max)]
 
 
 def conditions(sizes: str, rounds: int, modules: Sequence[str]) -> str:

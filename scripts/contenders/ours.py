@@ -7,10 +7,11 @@ from experiments import build, commands, steps
 from scripts.contenders.workload import Contender, Workload
 
 
-def ours(workload: Workload) -> Contender:
+def ours(workload: Workload, plan: steps.Plan | None = None) -> Contender:
+    """`plan`: how it is cut; None is as the runner cuts it."""
     commands.use_all_cores()
     jax.config.update("jax_enable_compilation_cache", False)
-    plan = build.build_plan(workload.config, Classifier(workload.model))
+    plan = plan or build.build_plan(workload.config, Classifier(workload.model))
     state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
     examples = plan.examples(workload.tokens, workload.labels)
     order = plan.replicate(steps.epoch_order(plan, state.rng, 0, len(workload.labels)))
