@@ -84,7 +84,7 @@ class Arguments:
 
     @property
     def masks_pairs(self) -> bool:
-        """Whether a key may be masked for some queries alone. What is masked for all of them, `attn.hidden_keys` cleans."""
+        """Whether a key may be masked for some queries alone. What is masked for all of them, `attn.hidden` cleans."""
         whole_keys = dataclasses.replace(self, mask=None if self.masks_whole_keys else self.mask, key_lengths=None)
         return whole_keys.masked
 

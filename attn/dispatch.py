@@ -12,6 +12,7 @@ from attn import pooled as pooled_kernel
 from attn.arguments import Arguments
 from attn.blocks import Block
 from attn.choice import Explanation, Implementation, choose, choose_pooled, record
+from attn.hidden import hide_queries
 from attn.prepare import Options, Sizes, as_array, as_arrays, prepare
 from attn.reverse_mode import explained
 from attn.scores import Score
@@ -138,6 +139,7 @@ def attend_pooled(
     chosen = Options(**options)
     arguments, sizes = prepare(query, key, value, chosen)
     weights = _query_weights(query_weights, sizes, arguments.dtype)
+    arguments = hide_queries(arguments, weights)
     choice = record(choose_pooled(query, key, value, chosen, arguments, implementation, block))
     if choice.implementation == "pooled" and not sizes.nothing:
         with explained():
@@ -145,7 +147,8 @@ def attend_pooled(
         return output.reshape(*sizes.batch, sizes.N, value.shape[-1]).astype(value.dtype)
     output = _outputs(query, key, value, chosen, arguments, sizes, choice)
     weights = weights.reshape(*sizes.batch, sizes.T)[..., None, None]
-    return jnp.sum(jnp.where(weights == 0, 0, output) * weights, axis=-3).astype(value.dtype)
+    output = jnp.where((weights != 0) | jnp.isfinite(output), output, 0)  # 0 · NaN would be NaN
+    return jnp.sum(output * weights, axis=-3).astype(value.dtype)
 
 
 def attention_weights(

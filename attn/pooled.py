@@ -4,7 +4,6 @@
 is one row too: of the five products of attention's backward pass two are left, and of the forward pass's two, one.
 """
 
-import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -29,9 +28,7 @@ def refusal(arguments: Arguments) -> str | None:
 
 
 def attention(arguments: Arguments, query_weights: Array) -> Array:
-    """`[B, K, R, V]`, where `query_weights` is `[B, T]`."""
-    unread = (query_weights == 0)[:, None, None, :, None]  # 0 · NaN would be NaN
-    arguments = dataclasses.replace(arguments, query=jnp.where(unread, 0, arguments.query))
+    """`[B, K, R, V]`, where `query_weights` is `[B, T]`; a query of weight 0 is to be finite."""
     marked = in_reverse_mode_only((arguments, query_weights))
     return _attention(*parts.vary(marked, marked))
 
@@ -50,6 +47,8 @@ def _backward(saved, gradient: Array):
     logits, pull = gradients.logits_vjp(tile, where, allowed, None)
     powers, norm, of_sink = _powers(arguments, tiles.mask(logits, allowed))
     kept = tiles.kept(tile, where)
+    if allowed is not None:  # without a key no gradient comes back, be it NaN
+        gradient = jnp.where(jnp.any(allowed, axis=(-2, -1))[..., None], gradient, 0)
     of_keys = jnp.einsum("bkrv,bksv->bkrs", gradient, tile.value)  # the gradient of a query's weights, over query_weights
     mean = jnp.einsum("bkrts,bkrs->bkrt", powers if kept is None else powers * kept, of_keys) / norm
     rows, columns = (query_weights[:, None, None] / norm)[..., None], of_keys[..., None, :]
@@ -58,7 +57,7 @@ def _backward(saved, gradient: Array):
         logit_gradient = powers * (1 - powers) * rows * columns
     else:
         logit_gradient = powers * (rows * (columns - mean[..., None]))
-    query, key, *rest = pull(logit_gradient)
+    query, key, *rest = pull(logit_gradient if allowed is None else jnp.where(allowed, logit_gradient, 0))
     value = jnp.einsum("bkrs,bkrv->bksv", received, gradient)
     sink = None if of_sink is None else -jnp.sum(of_sink / norm * query_weights[:, None, None] * mean, axis=(0, 3))
     found = gradients.Gradients(query, key, value, *rest)

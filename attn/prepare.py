@@ -10,7 +10,7 @@ import numpy as np
 
 from attn import dropout, scores
 from attn.arguments import Arguments
-from attn.hidden_keys import hide
+from attn.hidden import hide_keys
 from attn.normalizers import NORMALIZERS, WITH_SINK
 from attn.scores import Features, Pairwise, nearest
 from attn.shapes import Array
@@ -105,7 +105,7 @@ def prepare(query: Array, key: Array, value: Array, options: Options) -> tuple[A
         **_dropped(options),
         **_modified(options, dtype, (query, key, value)),
     )
-    return hide(arguments), sizes
+    return hide_keys(arguments), sizes
 
 
 def _sizes(query: Array, key: Array, value: Array) -> Sizes:

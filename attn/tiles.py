@@ -11,6 +11,7 @@ from jax import lax
 
 from attn.arguments import Arguments
 from attn.dropout import keep
+from attn.hidden import FILL
 from attn.places import Where, at_places
 from attn.shapes import Allowed, Array, Tile
 
@@ -23,7 +24,7 @@ def scores(tile: Arguments, allowed: Allowed | None, careful: Array | None) -> T
 
     def score(query: Array, key: Array, *may: Array) -> Array:
         if may:  # 0 · f'(NaN) would be NaN in the gradients
-            query, key = (jnp.where(may[0] | jnp.isfinite(x), x, 0) for x in (query, key))
+            query, key = (jnp.where(may[0] | jnp.isfinite(x), x, FILL) for x in (query, key))
         return program(captured, query, key)
 
     may = () if allowed is None else (jnp.broadcast_to(allowed, (*tile.query.shape[:4], tile.key.shape[2])),)

@@ -93,7 +93,10 @@ class Plan:
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
     def examples(self, tokens: ArrayLike, labels: ArrayLike) -> Examples:
-        """A split on every device: tokens `[E, T]`, labels `[E]`."""
+        """A split on every device: tokens `[E, T]`, labels `[E]`. ValueError where T is not the model's `max_length`."""
+        shape, length = jnp.shape(tokens), self.model.config.max_length
+        if shape[1:] != (length,):
+            raise ValueError(f"tokens {shape} must be [E, max_length={length}]")
         return self.replicate(Examples(jnp.asarray(tokens), jnp.asarray(labels)))
 
 

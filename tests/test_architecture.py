@@ -11,7 +11,7 @@ import attn
 
 ROOT = Path(attn.__file__).parent.parent
 ROOMS = ["shapes", "traced", "arguments", "places", "masks", "dropout", "normalizers", "scores", "mask_mods", "score_mods"]
-ROOMS += ["positions", "hidden_keys", "prepare", "blocks", "parts", "tiles", "online_softmax", "gradients", "reverse_mode"]
+ROOMS += ["positions", "hidden", "prepare", "blocks", "parts", "tiles", "online_softmax", "gradients", "reverse_mode"]
 ROOMS += ["dense", "chunked", "pooled", "chunked_autodiff", "cudnn", "splash", "fused", "choice", "dispatch", "statistics"]
 ROOMS += ["initializers", "optimizers", "layers", "models", "parity"]
 

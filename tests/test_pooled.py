@@ -1,5 +1,7 @@
 """Attention averaged over its queries, against the oracle: its outputs averaged, and the gradients of that."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,13 +95,51 @@ def test_more_than_a_tile_is_averaged_over_outputs():
     np.testing.assert_allclose(attn.attend_pooled(query, query, query), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{}, {"mask": np.ones((1, 1, 5, 7), bool)}], ids=["pooled", "composed"])
-def test_a_query_of_weight_0_may_be_nan(options):
+PATHS = pytest.mark.parametrize("options", [{}, {"mask": np.ones((1, 1, 5, 7), bool)}], ids=["pooled", "composed"])
+UNREAD = np.array([1, 1, 0, 1, 1], np.float32)
+
+
+@PATHS
+@pytest.mark.parametrize(
+    "score", ["scaled_dot", lambda q, k: q @ k / jnp.sqrt((q @ q) * (k @ k))], ids=["dot", "undefined at 0"]
+)
+def test_a_query_of_weight_0_may_be_nan(options, score):
+    """It is in no value and in no gradient."""
     query = np.concatenate([QUERY[:, :2], np.full_like(QUERY[:, :1], np.nan), QUERY[:, 3:]], axis=1)
-    weights = np.array([1, 1, 0, 1, 1], np.float32)
-    output = attn.attend_pooled(query, KEY, VALUE, query_weights=weights, **options)
-    expected = jnp.einsum("t,btnv->bnv", weights, attn.attend(QUERY, KEY, VALUE))
-    np.testing.assert_allclose(output, expected, atol=1e-6)
+
+    def run(function, query):
+        output, pull = jax.vjp(functools.partial(function, score=score), query, KEY, VALUE)
+        return output, *pull(jnp.asarray(COTANGENT))
+
+    found = run(functools.partial(attn.attend_pooled, query_weights=UNREAD, **options), query)
+    outputs = lambda *inputs, score: jnp.einsum("t,btnv->bnv", UNREAD, attn.attend(*inputs, score=score))  # noqa: E731
+    for actual, expected in zip(found, run(outputs, QUERY), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=2e-6)
+
+
+@PATHS
+def test_the_gradient_of_a_weight_of_0_is_the_output_of_its_query(options):
+    loss = lambda weights: jnp.vdot(attn.attend_pooled(QUERY, KEY, VALUE, query_weights=weights, **options), COTANGENT)  # noqa: E731
+    expected = np.einsum("btnv,bnv->t", attn.attend(QUERY, KEY, VALUE), COTANGENT)
+    np.testing.assert_allclose(jax.grad(loss)(UNREAD), expected, rtol=1e-5)
+
+
+def test_without_a_key_a_nan_comes_back_to_nothing_that_examples_share():
+    """Nor does it come from a query to the bias of a key that is masked."""
+    mask = np.ones((B, 1, 1, S), bool)
+    mask[0, ..., 4:] = mask[1] = False
+
+    def run(query, bias, sink, vector):
+        return attn.attend_pooled(query, KEY, VALUE, mask=mask, bias=bias, sink=sink, score=attn.scores.additive(vector))
+
+    shared = random(1, N, 1, S), random(N), random(3)
+    pull = jax.vjp(run, jnp.asarray(QUERY), *shared)[1]
+    bad, clean = jnp.asarray(COTANGENT).at[1].set(jnp.nan), jnp.asarray(COTANGENT).at[1].set(0)
+    for actual, expected in zip(pull(bad), pull(clean), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+    query = jnp.asarray(QUERY).at[0, 0].set(jnp.nan)
+    of_bias = jax.vjp(run, query, *shared)[1](COTANGENT)[1]
+    np.testing.assert_array_equal(np.isnan(of_bias[0, :, 0]).any(axis=0), mask[0, 0, 0])
 
 
 @pytest.mark.parametrize(
@@ -145,3 +185,15 @@ def test_the_mean_of_a_layer_is_over_the_queries_that_it_is_told(layer):
     assert not mean[1].any(), "over no query it is 0, and not the bias"
     with pytest.raises(ValueError, match=r"^over \(2, 7\) must be \(2, 5\)"):
         layer.apply(variables, x, y, over=np.ones((2, 7), bool), method="mean")
+
+
+def test_the_mean_is_over_the_queries_of_the_axes_that_are_attended_over():
+    x = random(2, 3, 4, 5)
+    over = np.random.default_rng(1).random((2, 3, 4)) < 0.6
+    for attention_axes, pooled in ((1, (1,)), (2, (2,)), (None, (1, 2))):
+        layer = keras.MultiHeadAttention(2, 3, attention_axes=attention_axes)
+        variables = jax.tree.map(lambda leaf: leaf + 0.1, layer.init(jax.random.key(0), x, x))
+        total = np.sum(np.asarray(layer.apply(variables, x, x)) * over[..., None], axis=pooled)
+        expected = total / np.maximum(over.sum(axis=pooled), 1)[..., None]
+        actual = layer.apply(variables, x, x, over=over.tolist(), method="mean")
+        np.testing.assert_allclose(actual, expected, atol=2e-6)

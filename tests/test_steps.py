@@ -164,3 +164,8 @@ def test_evaluation_is_the_mean_over_the_split():
     loss, accuracy = steps.evaluate(plan, state.params, examples).means()
     assert loss == pytest.approx(-float(jax.nn.log_softmax(logits)[jnp.arange(EXAMPLES), labels].mean()), rel=1e-5)
     assert accuracy == pytest.approx(float((logits.argmax(-1) == labels).mean()))
+
+
+def test_tokens_of_another_length_are_refused():
+    with pytest.raises(ValueError, match=r"^tokens \(11, 7\) must be \[E, max_length=6\]$"):
+        make_plan().examples(np.ones((EXAMPLES, 7), np.uint16), np.ones(EXAMPLES, np.int8))

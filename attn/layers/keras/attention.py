@@ -65,7 +65,8 @@ class _OfOneHead(nn.Module):
 
         `over` `[*B, T]` says over which of them; 0 where it is over none. None: all.
         """
-        pool = functools.partial(attend_pooled, query_weights=masking.mean_weights(over, query.shape[:-1]))
+        over = None if over is None else checked("over", over, query.shape[:-1])
+        pool = functools.partial(attend_pooled, query_weights=masking.mean_weights(over))
         return self._attend(pool, query, value, key, None, value_mask, use_causal_mask, deterministic)[..., 0, :]
 
     def attention_scores(

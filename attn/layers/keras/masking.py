@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attn.masks import merge
-from attn.shapes import Array, Key, Mask, Query, Valid
+from attn.shapes import Array, Key, Mask, Query
 
 Version = Literal["2.11", "3.15"]  # each stands for those before it, back to the other: 3.15 for 3.13 and later
 VERSIONS = ("2.11", "3.15")
@@ -34,12 +34,9 @@ def checked(name: str, mask: Any, shape: tuple[int, ...] | None = None) -> Array
     return jnp.asarray(mask)
 
 
-def mean_weights(over: Valid | None, shape: tuple[int, ...]) -> Array | None:
-    """`query_weights` of `attn.attend_pooled` for the mean over these queries, of this shape; 0 where there is none."""
-    if over is None:
-        return None
-    over = checked("over", over, shape)
-    return over / jnp.maximum(jnp.sum(over, axis=-1, keepdims=True), 1)
+def mean_weights(over: Array | None) -> Array | None:
+    """`query_weights` of `attn.attend_pooled` for the mean over these queries, `[.., T]`; 0 where there is none."""
+    return None if over is None else over / jnp.maximum(jnp.sum(over, axis=-1, keepdims=True), 1)
 
 
 def contract(mask: Mask | None, causal: bool) -> dict[str, Any]:

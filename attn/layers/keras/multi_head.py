@@ -74,10 +74,14 @@ class _Projected(nn.Module):
     ) -> Array:
         """The mean over the queries of what a call returns, `[*B, O]`, in fewer products: see `attn.attend_pooled`.
 
-        `over` `[*B, T]`, for inputs of one length axis, says over which of them; 0 where it is over none. None: all.
+        `over`, of the query's shape without its last axis, says over which of them; 0 where it is over none. None: all.
         """
         masks = {"value_mask": value_mask, "attention_mask": attention_mask}
-        pool = functools.partial(attend_pooled, query_weights=masking.mean_weights(over, query.shape[:-1]))
+        if over is not None:
+            over = masking.checked("over", over, query.shape[:-1])
+            module: Any = self
+            over = axes.as_lengths(over[..., None, None], axes.resolve(module.attention_axes, query.ndim))[..., 0, 0]
+        pool = functools.partial(attend_pooled, query_weights=masking.mean_weights(over))
         mean = self._attend(query, value, key, masks, use_causal_mask, position, deterministic, pool)
         return mean if over is None else jnp.where(jnp.any(over, axis=-1, keepdims=True), mean, 0)  # not the bias
 
