@@ -1,6 +1,7 @@
 PYTHON ?= python3
 EXTRAS ?=
 RUN = .venv/bin/python
+PYTEST = $(RUN) -m pytest -n auto --maxprocesses=4 --dist=worksteal $(if $(CI),--fail-slower-than=20)
 
 quickstart: .venv/with-experiments
 	$(RUN) -m experiments quickstart
@@ -10,7 +11,11 @@ test: .venv/with-$(if $(EXTRAS),test$(comma)$(EXTRAS),test)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m pyright
-	$(RUN) -m pytest -n auto --maxprocesses=4 --dist=worksteal
+	$(PYTEST)
+
+# Also the tests marked "exhaustive", which take long.
+test-all: .venv/with-$(if $(EXTRAS),test$(comma)$(EXTRAS),test)
+	$(PYTEST) -m ""
 
 reproduce: .venv/with-experiments
 	$(RUN) -m experiments reproduce --workdir=runs/reproduce
@@ -29,5 +34,5 @@ lint: .venv/with-test
 	$(PYTHON) -m venv --clear .venv
 	@touch $@
 
-.PHONY: quickstart test reproduce lint
+.PHONY: quickstart test test-all reproduce lint
 .PRECIOUS: .venv/of-% .venv/with-%

@@ -1,6 +1,8 @@
 """Fixtures that several test files share: the peers, the real IMDB archive, where the machine has one, and a finished run."""
 
+import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,37 @@ import tiny
 
 from experiments.data import imdb
 
+pytest_plugins = ["slow_tests"]
+
 NEEDS_PEERS = "needs the extra peers: make test EXTRAS=peers"
 
 jax.config.update("jax_num_cpu_devices", 2)  # the steps are tested on one device and on two
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps compiled programs in pytest's cache, for the other workers, the processes that tests start and the next session.
+
+    `pytest --cache-clear` removes them. Small programs are kept too: writing one takes about a millisecond.
+    """
+    if not config.pluginmanager.has_plugin("cacheprovider"):
+        return
+    folder = config.cache.mkdir("compiled")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills once a session, whichever worker of xdist comes first; the others wait for it."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released where the file is closed
+        if not folder.exists():
+            staging = folder.with_suffix(".part")
+            make(staging)
+            staging.rename(folder)  # only a complete folder has the name
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +77,15 @@ def real_archive() -> Path:
 @pytest.fixture(scope="session")
 def imdb_data_dir(real_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory in which the real archive is prepared, once a session."""
-    data_dir = tmp_path_factory.mktemp("imdb")
-    imdb.prepare(real_archive, data_dir)
-    return data_dir
+    return once(tmp_path_factory, "imdb", lambda data_dir: imdb.prepare(real_archive, data_dir))
 
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny run that `train` has finished. Not to be written to: copy it."""
-    workdir = tmp_path_factory.mktemp("runs") / "tiny"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        tiny.train(monkeypatch, workdir)
-    return workdir
+    """The folder of a tiny run that `train` has finished, once a session. Not to be written to: copy it."""
+
+    def train(workdir: Path) -> None:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            tiny.train(monkeypatch, workdir)
+
+    return once(tmp_path_factory, "finished_run", train)

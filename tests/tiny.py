@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import pytest
 
 from experiments import build, commands
@@ -52,7 +51,6 @@ def train(
     monkeypatch: pytest.MonkeyPatch, workdir: Path, *flags: str, on_test: Callable[[], None] = lambda: None, code: int = 0
 ) -> None:
     """`train` on the tiny corpus, through the command line."""
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # the runs of a session share their programs
     monkeypatch.setattr(build, "build_corpus", lambda config: corpus(on_test))
     assert commands.main(["train", *FLAGS, f"--workdir={workdir}", *flags]) == code
 
