@@ -13,9 +13,9 @@ test: .venv/with-$(if $(EXTRAS),test$(comma)$(EXTRAS),test)
 	$(RUN) -m pyright
 	$(PYTEST)
 
-# Also the tests marked "exhaustive", which take long.
+# Also the tests marked "exhaustive", which take long, and all with XLA's default code generation (see tests/conftest.py).
 test-all: .venv/with-$(if $(EXTRAS),test$(comma)$(EXTRAS),test)
-	$(PYTEST) -m ""
+	XLA_FLAGS= $(PYTEST) -m ""
 
 reproduce: .venv/with-experiments
 	$(RUN) -m experiments reproduce --workdir=runs/reproduce

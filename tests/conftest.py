@@ -16,6 +16,11 @@ pytest_plugins = ["slow_tests"]
 
 NEEDS_PEERS = "needs the extra peers: make test EXTRAS=peers"
 
+# The suite compiles about two thousand small programs once each. Without the fusion emitters, which lower each fusion
+# through MLIR, XLA compiles them four times as fast; splitting a module for parallel code generation costs more than it
+# gains here. Set `XLA_FLAGS` to override; XLA reads it when the first backend starts, and child processes inherit it.
+FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+os.environ.setdefault("XLA_FLAGS", FAST_COMPILATION)
 jax.config.update("jax_num_cpu_devices", 2)  # the steps are tested on one device and on two
 
 
