@@ -88,10 +88,10 @@ def _prepare(arguments: list[str]) -> None:
 
 
 def _train(arguments: list[str]) -> None:
-    config, workdir = _parse_config(arguments)
+    config, page, workdir = _parse_config(arguments)
     from experiments import train
 
-    result = train.train(config, workdir)
+    result = train.train(config, workdir, page)
     print(f"test_loss {result['test_loss']:.4f}  test_accuracy {result['test_accuracy']:.4f}  in {workdir}")
 
 
@@ -162,8 +162,8 @@ def _parse(arguments: list[str], words: bool = False, **defaults: str | int | No
     return values, _parsed(values, arguments, words)
 
 
-def _parse_config(arguments: list[str]) -> tuple[Config, Path]:
-    """The config of --config and of the flags for its fields, checked; and --workdir."""
+def _parse_config(arguments: list[str]) -> tuple[Config, str, Path]:
+    """Returns the checked config of --config and of the flags for its fields, the name of its page, and --workdir."""
     values = flags.FlagValues()
     flags.DEFINE_string("config", None, "", flag_values=values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
@@ -179,7 +179,7 @@ def _parse_config(arguments: list[str]) -> tuple[Config, Path]:
         raise
     except Exception as error:  # a page is Python, and may raise anything
         raise UsageError(f"--config={values.config} cannot be read: {type(error).__name__}: {_last_line(error)}") from None
-    return config, workdir
+    return config, Path(values.config.partition(":")[0]).stem, workdir
 
 
 def _read_page(page: str, fields: list[str]) -> Config:

@@ -15,7 +15,7 @@ def quickstart(workdir: Path) -> None:
         config = settings.load_page(model, "verdicts")
         if run_folder.is_finished(folder, config):  # each quickstart starts afresh, over its own runs alone
             (folder / run_folder.RESULT).unlink()
-        results[model] = train.train(config, folder)
+        results[model] = train.train(config, folder, model)
         curves[model] = [run_folder.read_rows(folder)]
     report.draw_curves(workdir, curves)
     rows = [

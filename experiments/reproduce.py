@@ -49,7 +49,7 @@ def _finish(model: str, config: Config, folder: Path, ledger: Path) -> Finished:
     if not entry.exists():
         if not run_folder.is_finished(folder, config):  # where it holds one of another config, `train` refuses
             print(f"\n{model}, seed {config.seed}", flush=True)
-            train.train(config, folder)
+            train.train(config, folder, model)
         first = {"config": settings.flatten(config) | {"data.dir": None}, "result": run_folder.read_result(folder)}
         lines = [first, *_complete(folder, run_folder.read_rows(folder), config)]
         entry.parent.mkdir(parents=True, exist_ok=True)

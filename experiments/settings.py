@@ -1,11 +1,11 @@
 """What a config may hold: a rule for every field, checked before data is read or anything is compiled."""
 
-import difflib
 import hashlib
 import importlib
 import json
 import math
 from collections.abc import Callable
+from difflib import SequenceMatcher
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -71,14 +71,50 @@ RULES = {
     "model.mask_padding": _FLAG,
 }
 
+GROUPS = ("data", "model")
+ALIASES = {  # other common names, and a former one
+    "lr": "learning_rate",
+    "batch": "batch_size",
+    "head_dim": "model.key_dim",
+    "learned_positions": "model.positions",
+}
+_SIMILAR = 0.7  # difflib's ratio from which on one name is taken for a misspelling of another
+
 
 def rule_of(field: str) -> Rule:
-    """The rule of a field such as "model.num_heads"; UsageError with the nearest name where there is none."""
-    if field in RULES:
-        return RULES[field]
-    near = difflib.get_close_matches(field, RULES, n=1, cutoff=0.25)  # so that lr finds learning_rate
-    hint = f"; did you mean config.{near[0]}?" if near else ""
-    raise UsageError(f"config.{field} is no field of the config{hint}")
+    """Returns the rule of a field such as "model.num_heads".
+
+    Raises:
+      UsageError: There is no such field. Names a field with a similar name, or else the fields that exist at that level.
+    """
+    if field not in RULES:
+        raise UsageError(f"config.{field} is no field of the config; {_suggestion(field)}")
+    return RULES[field]
+
+
+def _suggestion(field: str) -> str:
+    group = field.partition(".")[0]
+    if near := _near_field(field):
+        return f"did you mean config.{near}?"
+    if group in GROUPS:
+        return f"the fields of config.{group} are {_listed(group)}"
+    return f"the fields are {_listed('')}, and those of config.{' and config.'.join(GROUPS)}"
+
+
+def _near_field(field: str) -> str | None:
+    """Returns the field whose name is most similar to an unknown one, or None if none is similar."""
+    group, _, name = field.rpartition(".")
+    if field in GROUPS or name in ALIASES:
+        return ALIASES.get(name)
+    typed = name if group in GROUPS else field  # a group that both have in common is no similarity
+    ratios = [(SequenceMatcher(None, typed, known.rpartition(".")[2]).ratio(), known) for known in RULES]
+    similarity, nearest = max(ratios)
+    return nearest if similarity >= _SIMILAR else None
+
+
+def _listed(group: str) -> str:
+    """The names of the fields of a group; "" is the fields outside all groups."""
+    return ", ".join(name for prefix, _, name in (field.rpartition(".") for field in RULES) if prefix == group)
 
 
 def check(config: Config) -> None:

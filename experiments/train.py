@@ -26,23 +26,39 @@ class Diverged(Refusal):
     exit_code = 3
 
 
-def train(config: Config, workdir: Path) -> dict[str, Any]:
-    """Trains, evaluates on test once, and returns what `result.json` holds."""
+def train(config: Config, workdir: Path, label: str, progress: Progress | None = None) -> dict[str, Any]:
+    """Trains a classifier, evaluates it on the test split once, and writes the run folder.
+
+    Args:
+      config: The config of the run, checked here.
+      workdir: The run folder. It must not hold a finished run.
+      label: The name of the run in its figure and in `result.json`: the page of `configs/`.
+      progress: What shows the epochs; None prints a line for each.
+
+    Returns:
+      The content of `result.json`.
+
+    Raises:
+      UsageError: The config breaks a rule, or the folder cannot be used.
+      DataError: The corpus cannot be read.
+      Diverged: A loss is not finite.
+    """
     settings.check(config)
     run_folder.check(workdir)
     corpus = build.build_corpus(config)
     model = build.build_model(config, corpus.tokenizer)
     plan = build.build_plan(config, model)
     run_folder.start(workdir, config)  # once there is data: without it there is no folder either
-    state, rows, seconds = _fit(config, plan, corpus, workdir)
+    state, rows, seconds = _fit(config, plan, corpus, workdir, progress or Progress(config.epochs))
 
     evaluate = _Evaluation(plan, corpus.test())
     test_loss, test_accuracy = evaluate(state.params)
     _check_finite(config, "test", test_loss=test_loss)
     run_folder.save(workdir, state.params, corpus.tokenizer)
-    report.draw_curves(workdir, {config.model.body: [rows]})
+    report.draw_curves(workdir, {label: [rows]})
     best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
     result = {
+        "label": label,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "best_epoch": best["epoch"],  # the highest val_accuracy
         "best_val_loss": best["val_loss"],
@@ -63,12 +79,14 @@ def train(config: Config, workdir: Path) -> dict[str, Any]:
     return result
 
 
-def _fit(config: Config, plan: steps.Plan, corpus: Corpus, workdir: Path) -> tuple[steps.State, list, float]:
-    """Trains all epochs; returns the state, the rows and the seconds of training, compilation and evaluation left out."""
+def _fit(
+    config: Config, plan: steps.Plan, corpus: Corpus, workdir: Path, progress: Progress
+) -> tuple[steps.State, list[dict[str, Any]], float]:
+    """Trains all epochs. Returns the state, the rows, and the seconds of training without compilation and evaluation."""
     state = plan.replicate(steps.initial_state(plan, jax.random.key(config.seed)))
     examples = plan.examples(corpus.train.tokens, corpus.train.labels)
     epoch_calls, evaluate = Epochs(config, plan, state, examples), _Evaluation(plan, corpus.validation)
-    progress, rows, train_seconds, started = Progress(config.epochs), [], 0.0, time.monotonic()
+    rows, train_seconds, started = [], 0.0, time.monotonic()
     with Metrics(workdir) as metrics:
         for epoch in range(1, config.epochs + 1):
             state, sums, seconds = epoch_calls.run(state, epoch, progress)

@@ -36,7 +36,7 @@ def classifier(page: str, seed: int) -> float:
     config = settings.load_page(page, "verdicts")
     config.seed = seed
     with tempfile.TemporaryDirectory() as folder:
-        return train.train(config, Path(folder) / page)["test_accuracy"]
+        return train.train(config, Path(folder) / page, page)["test_accuracy"]
 
 
 def row(name: str, accuracies: Sequence[float]) -> list[str]:

@@ -18,9 +18,11 @@ import tiny
 
 import experiments
 from experiments import build, commands, quickstart, reproduce, run_folder, settings, train
-from experiments.data import imdb
+from experiments.data import imdb_location
 from experiments.errors import DataError
 
+FIELDS = "the fields are seed, epochs, batch_size, learning_rate, steps_per_call, and those of config.data and config.model"
+MODEL_FIELDS = ", ".join(field.removeprefix("model.") for field in settings.RULES if field.startswith("model."))
 PAGES = {  # what a page may hold instead of a config, and what is said of it
     "int": ("def get_config(): return 3", "get_config() gave int: it must give a ConfigDict"),
     "nothing": ("def get_config(): pass", "get_config() gave NoneType: it must give a ConfigDict"),
@@ -34,7 +36,7 @@ PAGES = {  # what a page may hold instead of a config, and what is said of it
     ),
     "model": (
         "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'model': 7})",
-        "config.model is no field of the config; did you mean config.model.body?",
+        "config.model is no field of the config; the fields of config.model are " + MODEL_FIELDS,
     ),
 }
 
@@ -82,7 +84,10 @@ def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
         ("train PAGE --workdir=W --zzz", "--zzz is no flag of this command$"),
         ("train PAGE --workdir=W --config.epochs", "Missing value for flag --config.epochs"),
         ("train PAGE --workdir=W --config.=3", "config. is no field of the config"),
-        ("train PAGE --workdir=W --config.model=3", "config.model is no field of the config; did you mean config.model.body"),
+        (
+            "train PAGE --workdir=W --config.model=3",
+            "config.model is no field of the config; the fields of config.model are body, ",
+        ),
         ("train PAGE --workdir=W --flagfile=/nope", ".*/nope"),
         ("train PAGE --workdir W --config.epochs abc", "config.epochs=abc must be an integer from 1 to 100000"),
         ("train --config.epochs=0 --workdir=W PAGE", "config.epochs=0 must be an integer"),
@@ -124,7 +129,7 @@ def test_pages_that_are_no_config(page: str, tmp_path: Path, capsys: pytest.Capt
 def test_a_line_that_would_break_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture):
     """Control characters and bytes that are no UTF-8 are shown, not sent."""
     said = refused(capsys, ["train", tiny.PAGE, f"--workdir={tmp_path / 'run'}", "--config.a\n\x1b[2J\udcff=3"])
-    assert said == "config.a\\n\\x1b[2J\\udcff is no field of the config"
+    assert said == "config.a\\n\\x1b[2J\\udcff is no field of the config; " + FIELDS
 
 
 @pytest.mark.parametrize(
@@ -165,8 +170,8 @@ def test_a_bad_archive(archive: bytes, tmp_path: Path, capsys: pytest.CaptureFix
 def test_no_network_and_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     """Nor a run folder: neither training nor preparing leaves anything."""
     monkeypatch.undo()
-    monkeypatch.setattr(imdb, "URL", "http://localhost:1/aclImdb_v1.tar.gz")
-    monkeypatch.delenv(imdb.ARCHIVE_VARIABLE, raising=False)
+    monkeypatch.setattr(imdb_location, "URL", "http://localhost:1/aclImdb_v1.tar.gz")
+    monkeypatch.delenv(imdb_location.ARCHIVE_VARIABLE, raising=False)
     page = f"--config={tiny.ROOT / 'configs' / 'transformer.py'}"
     train_line = ["train", page, f"--workdir={tmp_path / 'run'}", f"--config.data.dir={tmp_path / 'data'}"]
     for arguments in (train_line, ["prepare", f"--data_dir={tmp_path / 'data'}"]):
@@ -245,7 +250,7 @@ def test_quickstart_starts_afresh_over_its_own_runs_alone(tmp_path: Path, monkey
         run_folder.write_json(kept / "result.json", {"old": True})
         trained = []
 
-        def fake(config: settings.Config, folder: Path, trained: list = trained) -> dict:
+        def fake(config: settings.Config, folder: Path, label: str, trained: list = trained) -> dict:
             run_folder.check(folder)
             trained.append(folder.name)
             folder.mkdir(exist_ok=True)
@@ -258,6 +263,20 @@ def test_quickstart_starts_afresh_over_its_own_runs_alone(tmp_path: Path, monkey
         assert (kept / "result.json").exists() == (code == 2)
         assert trained == ([] if code else list(settings.MODELS))
         assert ("holds a finished run" in capsys.readouterr().err) == (code == 2)
+
+
+def test_a_run_is_labelled_by_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    """And not by its body, which two pages have in common."""
+    labels = []
+
+    def fake(config: settings.Config, workdir: Path, label: str) -> dict:
+        labels.append((label, config.model.body))
+        return {"test_loss": 0.5, "test_accuracy": 0.75}
+
+    monkeypatch.setattr(train, "train", fake)
+    page = tiny.ROOT / "configs" / "transformer_positional.py"
+    assert commands.main(["train", f"--config={page}:verdicts", f"--workdir={tmp_path}"]) == 0
+    assert labels == [("transformer_positional", "transformer")]
 
 
 def test_reproduce_is_given_its_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

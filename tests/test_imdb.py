@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.data import imdb, imdb_archive, imdb_builder
+from experiments.data import imdb, imdb_archive, imdb_builder, imdb_location
 from experiments.errors import DataError
 from tests import tars
 
@@ -39,7 +39,7 @@ def served(small: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delenv("ATTN_IMDB_ARCHIVE", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        monkeypatch.setattr(imdb, "URL", f"http://127.0.0.1:{server.server_address[1]}/small.tgz")
+        monkeypatch.setattr(imdb_location, "URL", f"http://127.0.0.1:{server.server_address[1]}/small.tgz")
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield small
         server.shutdown()
@@ -48,7 +48,7 @@ def served(small: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def register(monkeypatch: pytest.MonkeyPatch, sha256: str, size: int) -> None:
     (official,) = (imdb_builder.ImdbLabeled.url_infos or {}).values()
     checksum = dataclasses.replace(official, checksum=sha256, size=size)
-    monkeypatch.setattr(imdb_builder.ImdbLabeled, "url_infos", {imdb.URL: checksum})
+    monkeypatch.setattr(imdb_builder.ImdbLabeled, "url_infos", {imdb_location.URL: checksum})
 
 
 def test_reading_order_is_the_order_of_the_sorted_names(small, tmp_path, capfd, monkeypatch):
@@ -57,7 +57,7 @@ def test_reading_order_is_the_order_of_the_sorted_names(small, tmp_path, capfd, 
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     folder = imdb_builder.write(data_dir, small, reviews_per_folder=3)
-    assert folder == data_dir / imdb.PREPARED
+    assert folder == data_dir / imdb_location.PREPARED
     assert [path.name for path in data_dir.iterdir()] == ["imdb_labeled"]
     for split in ("train", "test"):
         expected = [
@@ -96,7 +96,7 @@ def test_a_prepared_copy_of_another_archive_is_refused(small, tmp_path):
 def test_neither_archive_nor_network_names_three_ways_out(tmp_path, offline):
     with pytest.raises(DataError) as caught:
         imdb.prepare(data_dir=tmp_path / "data")
-    assert str(caught.value).startswith(f"no IMDB under {tmp_path / 'data'}, and {imdb.URL} cannot be downloaded (")
+    assert str(caught.value).startswith(f"no IMDB under {tmp_path / 'data'}, and {imdb_location.URL} cannot be downloaded (")
     for way_out in ("--archive=PATH", "TFDS_DATA_DIR", "--config.data.name=verdicts"):
         assert way_out in str(caught.value)
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
@@ -113,7 +113,7 @@ def test_the_variable_names_the_archive(tmp_path, monkeypatch):
 
 
 def test_the_official_archive_is_registered():
-    official = (imdb_builder.ImdbLabeled.url_infos or {})[imdb.URL]
+    official = (imdb_builder.ImdbLabeled.url_infos or {})[imdb_location.URL]
     assert (official.checksum, official.size) == (OFFICIAL_SHA256, 84_125_825)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.data import imdb, imdb_arrays, imdb_builder
+from experiments.data import imdb, imdb_arrays, imdb_builder, imdb_location
 from experiments.errors import DataError
 from tests import tars
 
@@ -77,7 +77,7 @@ def test_a_flipped_bit_is_noticed(data_dir, name):
 
 @pytest.mark.parametrize("name", ["imdb_labeled-test.array_record-00000-of-00001", "dataset_info.json", "features.json"])
 def test_a_damaged_dataset_is_named(data_dir, name):
-    path = data_dir / imdb.PREPARED / name
+    path = data_dir / imdb_location.PREPARED / name
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(DataError, match=rf"^{path.parent} is damaged \(t.*\); remove it, and it is prepared again$"):
         imdb_arrays.load(data_dir=data_dir)
@@ -150,4 +150,4 @@ def test_the_padding_of_the_real_corpus(imdb_data_dir, monkeypatch):
         assert set(np.unique(split.labels)) == {0, 1}
     monkeypatch.setattr(imdb_arrays, "_write", lambda *_: pytest.fail("a second start tokenised again"))
     assert isinstance(imdb_arrays.load(data_dir=imdb_data_dir).test().tokens, np.memmap)
-    assert imdb.prepare(data_dir=imdb_data_dir) == imdb_data_dir / imdb.PREPARED
+    assert imdb.prepare(data_dir=imdb_data_dir) == imdb_data_dir / imdb_location.PREPARED

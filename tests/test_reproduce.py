@@ -93,7 +93,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The folders that were trained in."""
     names: list[str] = []
 
-    def record(config: settings.Config, workdir: Path) -> None:
+    def record(config: settings.Config, workdir: Path, label: str) -> None:
+        assert label == workdir.parts[-2]
         names.append("/".join(workdir.parts[-2:]))
         fake_train(config, workdir)
 

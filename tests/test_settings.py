@@ -159,13 +159,15 @@ def test_bounds_are_accepted(field: str, typed: str, value: Any, tmp_path: Path,
         ("epoch", "epochs"),
         ("lr", "learning_rate"),
         ("batchsize", "batch_size"),
-        ("model", "model.body"),
         ("num_heads", "model.num_heads"),
         ("model.dropout", "model.dropout_rate"),
         ("model.num_head", "model.num_heads"),
         ("data.vocab_size", "data.vocabulary_size"),
         ("model.learned_positions", "model.positions"),  # the flag that it was
         ("seed.x", "seed"),
+        ("batch", "batch_size"),
+        ("model.lr", "learning_rate"),
+        ("head_dim", "model.key_dim"),
     ],
 )
 @pytest.mark.parametrize("form", ["--config.{}=3", "-config.{}=3", "--noconfig.{}"])
@@ -173,6 +175,22 @@ def test_unknown_field_is_told_its_neighbour(field: str, near: str, form: str, t
     assert commands.main(["train", tiny.PAGE, f"--workdir={tmp_path / 'run'}", form.format(field)]) == 2
     assert capsys.readouterr() == ("", f"error: config.{field} is no field of the config; did you mean config.{near}?\n")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("score", "the fields are seed, epochs, batch_size, learning_rate, steps_per_call, and those of config.data and"),
+        ("optimizer", "the fields are seed, epochs, "),
+        ("a.b", "the fields are seed, epochs, "),
+        ("data.foo", "the fields of config.data are name, dir, vocabulary_size, max_length"),
+        ("data", "the fields of config.data are name, "),
+        ("model.body.x", "the fields of config.model are body, num_classes, "),
+    ],
+)
+def test_an_unknown_field_that_is_like_none_is_told_which_there_are(field: str, fields: str):
+    with pytest.raises(UsageError, match=f"^config.{field} is no field of the config; {fields}"):
+        settings.rule_of(field)
 
 
 @pytest.mark.parametrize(

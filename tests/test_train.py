@@ -23,8 +23,9 @@ COLUMNS = (
 )  # fmt: skip
 TIMINGS = COLUMNS[6:]
 RESULTS = (
-    "parameters", "best_epoch", "best_val_loss", "best_val_accuracy", "final_val_loss", "final_val_accuracy", "test_loss",
-    "test_accuracy", "train_seconds", "compile_seconds", "attention", "trimmed_to", "versions", "device", "git_commit",
+    "label", "parameters", "best_epoch", "best_val_loss", "best_val_accuracy", "final_val_loss", "final_val_accuracy",
+    "test_loss", "test_accuracy", "train_seconds", "compile_seconds", "attention", "trimmed_to", "versions", "device",
+    "git_commit",
 )  # fmt: skip
 
 
@@ -48,6 +49,7 @@ def test_what_a_run_leaves_behind(finished_run: Path):
     assert not [name for name in files if name.endswith(".part")]
     assert files["curves.png"].startswith(b"\x89PNG")
     assert b"</svg>" in files["curves.svg"]
+    assert b"<!-- transformer -->" in files["curves.svg"], "the legend"
 
 
 def test_config_is_the_resolved_one(finished_run: Path):
@@ -75,6 +77,7 @@ def test_metrics_have_a_row_an_epoch(finished_run: Path):
 
 def test_result(finished_run: Path):
     result, rows = run_folder.read_result(finished_run), run_folder.read_rows(finished_run)
+    assert result["label"] == "transformer", "the name of the page, which is also that of its curve"
     assert tuple(key for key in result if key not in ("vocabulary_size", "max_length")) == RESULTS
     best = rows[result["best_epoch"] - 1]
     assert result["best_val_accuracy"] == best["val_accuracy"] == max(row["val_accuracy"] for row in rows)
@@ -174,7 +177,7 @@ def test_a_workdir_that_is_no_folder(inside: str, tmp_path: Path, monkeypatch: p
     (tmp_path / "file").write_text("here")
     workdir = tmp_path / "file" / inside
     with pytest.raises(UsageError, match=f"^--workdir={workdir} cannot be written: {tmp_path / 'file'} is no folder$"):
-        train.train(settings.load_page("transformer", "verdicts"), workdir)
+        train.train(settings.load_page("transformer", "verdicts"), workdir, "transformer")
     assert tiny.tree(tmp_path) == {"file": b"here"}
 
 
@@ -183,9 +186,9 @@ def test_a_workdir_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(build, "build_corpus", lambda config: pytest.fail("the data was read"))
     monkeypatch.setattr(run_folder.os, "access", lambda path, mode: path != tmp_path)
     with pytest.raises(UsageError, match=f"{tmp_path} is read-only$"):
-        train.train(settings.load_page("transformer", "verdicts"), tmp_path / "deep" / "run")
+        train.train(settings.load_page("transformer", "verdicts"), tmp_path / "deep" / "run", "transformer")
     with pytest.raises(UsageError, match=r"cannot be written: File name too long$"):
-        train.train(settings.load_page("transformer", "verdicts"), tmp_path / ("n" * 300))
+        train.train(settings.load_page("transformer", "verdicts"), tmp_path / ("n" * 300), "transformer")
     assert not list(tmp_path.iterdir())
 
 

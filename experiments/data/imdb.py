@@ -1,4 +1,4 @@
-"""Where the prepared IMDB is, and how it gets there. Imports tensorflow_datasets only where something is to be prepared."""
+"""Prepares the IMDB reviews as a dataset. Imports tensorflow_datasets only when there is something to prepare."""
 
 import contextlib
 import http.client
@@ -8,38 +8,33 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.data import imdb_archive
+from experiments.data import imdb_archive, imdb_location
 from experiments.errors import DataError
 
-ARCHIVE_VARIABLE = "ATTN_IMDB_ARCHIVE"
-DATA_DIR_VARIABLE = "TFDS_DATA_DIR"
-URL = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"  # its sha256 is in checksums.tsv, where tfds looks
-PREPARED = Path("imdb_labeled", "1.0.0")  # tfds' path for the builder's name and version
 CONNECT_SECONDS = 10
 
 
-def data_directory(data_dir: Path | None = None) -> Path:
-    """data_dir, else the variable TFDS_DATA_DIR, else ~/tensorflow_datasets: tfds' own rule, read when it is called."""
-    return Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or "~/tensorflow_datasets").expanduser()
-
-
 def prepare(archive: Path | None = None, data_dir: Path | None = None) -> Path:
-    """The folder of the prepared dataset: at once where there is one, else made from the archive or the download.
+    """Returns the folder of the prepared dataset, and prepares it first if it is not there.
 
     Args:
-      archive: of aclImdb_v1.tar.gz's layout. A prepared copy of another archive is refused: neither is ever overwritten.
-        None takes the variable ATTN_IMDB_ARCHIVE, then the official download, and any copy that is already prepared.
-      data_dir: see `data_directory`.
+      archive: A file with the layout of aclImdb_v1.tar.gz. None uses a copy that is already prepared, then the archive
+        named by the environment variable ATTN_IMDB_ARCHIVE, then the official download. A copy that was prepared from a
+        different archive is refused; it is never overwritten.
+      data_dir: The data directory; see `imdb_location.data_directory`.
+
+    Returns:
+      The folder of the dataset.
 
     Raises:
-      DataError: one line; what was created before it is removed.
+      DataError: The archive or the data directory cannot be used. Everything created up to then is removed.
     """
-    root = data_directory(data_dir)
-    folder = root / PREPARED
-    if folder.exists():  # tfds writes to a folder of another name and renames it: this one is complete
+    root = imdb_location.data_directory(data_dir)
+    folder = root / imdb_location.PREPARED
+    if folder.exists():  # complete: tfds writes to a temporary folder and renames it at the end
         _check_archive(archive, folder)
         return folder
-    source = archive or (Path(path) if (path := os.environ.get(ARCHIVE_VARIABLE)) else None)
+    source = archive or (Path(path) if (path := os.environ.get(imdb_location.ARCHIVE_VARIABLE)) else None)
     if source is None:
         _check_connection(root)
     elif not source.is_file():
@@ -48,13 +43,13 @@ def prepare(archive: Path | None = None, data_dir: Path | None = None) -> Path:
         with no_leftovers(folder.parent):
             _write(root, source)
     except OSError as error:
-        if not folder.exists():  # else another process was faster, and tfds could not rename
+        if not folder.exists():  # otherwise another process was faster, and tfds could not rename its folder
             raise DataError(f"IMDB cannot be prepared under {root}: {imdb_archive.one_line(error)}") from error
     return folder
 
 
 def prepared_sha256(folder: Path) -> str:
-    """The sha256 of the archive that a prepared dataset was made from."""
+    """Returns the SHA-256 of the archive that a prepared dataset was made from."""
     try:
         return str(json.loads((folder / "metadata.json").read_bytes())["archive_sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -64,7 +59,7 @@ def prepared_sha256(folder: Path) -> str:
 
 @contextlib.contextmanager
 def no_leftovers(directory: Path) -> Iterator[None]:
-    """Creates a directory; where the block fails, removes it and its parents again: those that are new, and are empty."""
+    """Creates a directory. If the block fails, removes it and its parents again where they are new and empty."""
     new = [path for path in (directory, *directory.parents) if not path.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -92,22 +87,25 @@ def _check_archive(archive: Path | None, folder: Path) -> None:
     if given != prepared:
         raise DataError(
             f"{folder} was prepared from another archive (sha256 {prepared[:12]}) than {archive} ({given[:12]}): "
-            f"remove the one, leave out the other, or set {DATA_DIR_VARIABLE} to another folder"
+            f"remove the one, leave out the other, or set {imdb_location.DATA_DIR_VARIABLE} to another folder"
         )
 
 
 def _check_connection(root: Path) -> None:
-    """One request with a time limit, because tfds retries for minutes where there is no network. Proxies are honoured."""
+    """Sends one request with a time limit, because without a network tfds retries for minutes. Honours proxies."""
     try:
-        # An opener of its own, because urlopen keeps the proxies that it saw first.
-        with urllib.request.build_opener().open(urllib.request.Request(URL, method="HEAD"), timeout=CONNECT_SECONDS):
+        # A new opener, because urlopen keeps the proxies of its first call.
+        with urllib.request.build_opener().open(
+            urllib.request.Request(imdb_location.URL, method="HEAD"), timeout=CONNECT_SECONDS
+        ):
             pass
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _no_archive(root, error) from error
 
 
 def _no_archive(root: Path, error: Exception) -> DataError:
+    reason = imdb_archive.one_line(error)
     return DataError(
-        f"no IMDB under {root}, and {URL} cannot be downloaded ({imdb_archive.one_line(error)}): pass --archive=PATH, "
-        f"or set {DATA_DIR_VARIABLE} to a prepared copy, or use the embedded corpus, --config.data.name=verdicts"
+        f"no IMDB under {root}, and {imdb_location.URL} cannot be downloaded ({reason}): pass --archive=PATH, or set "
+        f"{imdb_location.DATA_DIR_VARIABLE} to a prepared copy, or use the embedded corpus, --config.data.name=verdicts"
     )

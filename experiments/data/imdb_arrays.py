@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments.checksum import file_sha256
-from experiments.data import imdb, imdb_archive, tokenizer
+from experiments.data import imdb, imdb_archive, imdb_location, tokenizer
 from experiments.data.corpus import Corpus, Split
 from experiments.data.tokenizer import Tokenizer
 from experiments.errors import DataError
@@ -52,7 +52,7 @@ def load(
     prepared = imdb.prepare(archive, data_dir)
     identity = {"format": FORMAT, "archive_sha256": imdb.prepared_sha256(prepared), **settings}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    folder = imdb.data_directory(data_dir) / "imdb_labeled_arrays" / digest[:16]
+    folder = imdb_location.data_directory(data_dir) / "imdb_labeled_arrays" / digest[:16]
     if not folder.exists():  # it gets its name once it is complete
         _write(folder, prepared, identity)
     return _open(folder, **settings)

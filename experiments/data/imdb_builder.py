@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 import tqdm
 
-from experiments.data import imdb, imdb_archive
+from experiments.data import imdb_archive, imdb_location
 from experiments.data.imdb_archive import REVIEWS_PER_FOLDER
 
 
@@ -33,7 +33,7 @@ class ImdbLabeled(tfds.core.GeneratorBasedBuilder):
     name. The archive is a local file, or the official one through tfds' download manager (sha256 in checksums.tsv).
     """
 
-    VERSION = tfds.core.Version(imdb.PREPARED.name)
+    VERSION = tfds.core.Version(imdb_location.PREPARED.name)
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ def read(folder: Path, split: str, batch_size: int = 1_000) -> Iterator[tuple[by
 def _download(manager: tfds.download.DownloadManager) -> Path:
     tfds.enable_progress_bar()
     try:
-        return Path(manager.download(imdb.URL))
+        return Path(manager.download(imdb_location.URL))
     except Exception as error:  # requests, urllib3, promise and tfds each have their own
         raise DownloadError(imdb_archive.one_line(error)) from error
     finally:
