@@ -17,6 +17,18 @@ test: .venv/with-$(if $(EXTRAS),test$(comma)$(EXTRAS),test)
 test-all: .venv/with-$(if $(EXTRAS),test$(comma)$(EXTRAS),test)
 	XLA_FLAGS= $(PYTEST) -m ""
 
+# The suite, without the extra peers, on the lowest versions that pyproject.toml allows and on the newest that the package
+# index has. Each lane makes an environment of its own, and first prints the versions in it.
+RESOLUTION_lowest = lowest-direct
+RESOLUTION_newest = highest
+test-lowest test-newest: RUN = $(@:test-%=.venv-%)/bin/python
+test-lowest test-newest: test-%:
+	$(PYTHON) -m venv --clear .venv-$*
+	$(RUN) -m pip install --quiet --disable-pip-version-check uv
+	$(RUN) -m uv pip install --quiet --python $(RUN) --resolution=$(RESOLUTION_$*) --editable ".[test]"
+	$(RUN) -m uv pip freeze --python $(RUN) --exclude-editable
+	$(PYTEST)
+
 reproduce: .venv/with-experiments
 	$(RUN) -m experiments reproduce --workdir=runs/reproduce
 
@@ -34,5 +46,5 @@ lint: .venv/with-test
 	$(PYTHON) -m venv --clear .venv
 	@touch $@
 
-.PHONY: quickstart test test-all reproduce lint
+.PHONY: quickstart test test-all test-lowest test-newest reproduce lint
 .PRECIOUS: .venv/of-% .venv/with-%
