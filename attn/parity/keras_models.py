@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attn.models.classifier import Classifier, ClassifierConfig
-from attn.parity import keras
+from attn.parity.keras_layers import kind_of, name_of, read, refuse, write
 from attn.parity.trees import Arrays, unflatten
 
 _TOLERANCE = 1e-3  # of the largest log probability, with weights as large as _compare's
@@ -22,13 +22,13 @@ Layers = dict[str, Any]  # by the prefix of their names in the classifier
 def from_model(model: Any) -> tuple[Classifier, dict[str, Any]]:
     """The classifier and its `{"params": …}`; raises ValueError as `attn.parity.from_keras` says."""
     config, layers = _read(model)
-    return Classifier(config), {"params": unflatten(keras.read(layers))}
+    return Classifier(config), {"params": unflatten(read(layers))}
 
 
 def to_model(arrays: Arrays, model: Any) -> Any:
     """The model with the classifier's arrays."""
     _, layers = _read(model)
-    keras.write(arrays, layers, f"Keras model {model.name!r}")
+    write(arrays, layers, f"Keras model {model.name!r}")
     return model
 
 
@@ -57,7 +57,7 @@ def _read(model: Any) -> tuple[ClassifierConfig, Layers]:
     used = {id(layer) for layer in layers.values()}
     left = [layer for kind in found.values() for layer in kind if id(layer) not in used]
     if left:
-        raise ValueError(f"{keras.name_of(left[0])} of Keras model {model.name!r} has no place in a {body} classifier")
+        raise ValueError(f"{name_of(left[0])} of Keras model {model.name!r} has no place in a {body} classifier")
     config = _config(body, layers, model)
     _compare(model, config, layers)
     return config, layers
@@ -70,14 +70,14 @@ def _by_kind(model: Any) -> dict[str, list[Any]]:
     }
 
     def visit(layer: Any) -> None:
-        kind = keras.kind_of(layer)
+        kind = kind_of(layer)
         if kind in found:
             found[kind].append(layer)
         elif inner := list(layer._flatten_layers(include_self=False, recursive=False)):
             for x in inner:
                 visit(x)
         elif layer.weights:
-            raise ValueError(f"{keras.name_of(layer)} is a {kind}: it has weights, and no partner in the classifier")
+            raise ValueError(f"{name_of(layer)} is a {kind}: it has weights, and no partner in the classifier")
 
     visit(model)
     return found
@@ -87,23 +87,21 @@ def _config(body: str, layers: Layers, model: Any) -> ClassifierConfig:
     tokens, logits, length = layers["embedding/tokens/"], layers["logits/"], _length(model)
     positions = layers.get("embedding/positions/")
     embed_dim = tokens.output_dim
-    attention = [x for x in layers.values() if keras.kind_of(x) in ("Attention", "MultiHeadAttention")]
+    attention = [x for x in layers.values() if kind_of(x) in ("Attention", "MultiHeadAttention")]
     inner = [x for prefix, x in layers.items() if prefix.endswith("/Dense_0/")]
     config = attention[0].get_config()
     for layer in attention:
         if body == "attention":
-            keras.refuse(layer, use_scale=True, score_mode="dot", dropout=0.0)
+            refuse(layer, use_scale=True, score_mode="dot", dropout=0.0)
         else:
-            keras.refuse(layer, use_gate=False, use_bias=True, dropout=0.0, value_dim=config["key_dim"], sliding_window=None)
-            keras.refuse(layer, num_heads=config["num_heads"], key_dim=config["key_dim"])
+            refuse(layer, use_gate=False, use_bias=True, dropout=0.0, value_dim=config["key_dim"], sliding_window=None)
+            refuse(layer, num_heads=config["num_heads"], key_dim=config["key_dim"])
     width = attention[-1].get_weights()[-1].shape[-1] if body == "multi_head" else embed_dim
     if logits.units < 2 or logits.get_weights()[0].shape[0] != width:
         shape = logits.get_weights()[0].shape
-        raise ValueError(
-            f"{keras.name_of(logits)} has a kernel {shape}: it must be from {width} features to 2 classes at least"
-        )
+        raise ValueError(f"{name_of(logits)} has a kernel {shape}: it must be from {width} features to 2 classes at least")
     for layer in layers.values():
-        keras.refuse(layer, epsilon=1e-6, activation="relu") if layer in inner else keras.refuse(layer, epsilon=1e-6)
+        refuse(layer, epsilon=1e-6, activation="relu") if layer in inner else refuse(layer, epsilon=1e-6)
     return ClassifierConfig(
         body=body,  # pyright: ignore[reportArgumentType]
         vocabulary_size=tokens.input_dim,
@@ -140,7 +138,7 @@ def _compare(model: Any, config: ClassifierConfig, layers: Layers) -> None:
     tokens[1, : tokens.shape[1] // 2] = tokens[2, ::3] = tokens[3, tokens.shape[1] // 2 :] = 0
     try:
         model.set_weights([(0.4 * rng.normal(size=w.shape)).astype(w.dtype) for w in kept])
-        params = {"params": unflatten(keras.read(layers))}
+        params = {"params": unflatten(read(layers))}
         theirs = np.asarray(model(tokens), np.float64)
     finally:
         model.set_weights(kept)
