@@ -63,9 +63,3 @@ def bernoulli(rng: Array, probability: float, shape: tuple[int, ...]) -> Array:
     # A loop, since XLA would fuse the rounds into each of the places that read the result, and make them there again.
     halves = lax.map(of_half, jnp.array([0, half], jnp.uint32))
     return halves.reshape(-1)[: math.prod(shape)].reshape(shape)
-
-
-def check_rate(name: str, rate: object) -> None:
-    """Raises ValueError where a rate of dropout is no number in [0, 1)."""
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-        raise ValueError(f"{name}={rate!r} must be a number in [0, 1)")

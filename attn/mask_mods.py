@@ -4,11 +4,12 @@ Where an argument of `attend` says the same (`causal`, `window`, `query_segments
 known before the program runs. These are for what the arguments do not say, such as a union.
 """
 
+import functools
+import operator
 from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from attn.masks import in_band
 from attn.shapes import Array
 
 MaskMod = Callable[[Array, Array, Array, Array], Array]
@@ -23,7 +24,15 @@ def sliding_window(left: int | None, right: int | None) -> MaskMod:
     """Keys from `left` before to `right` after the query, inclusive; None is open (Beltagy et al. 2020, section 3.1)."""
     if left is None and right is None:
         raise ValueError("sliding_window(None, None) leaves nothing out: one side must be a number")
-    return lambda batch, head, query, key: in_band(key - query, (left, right))
+    return lambda batch, head, query, key: in_window(key - query, (left, right))
+
+
+def in_window(distance, window: tuple[int | None, int | None]):
+    """Whether a key at `distance` (key position − query position) is inside of `window`, (left, right), inclusive."""
+    left, right = window
+    inside = [] if left is None else [distance >= -left]
+    inside += [] if right is None else [distance <= right]
+    return functools.reduce(operator.and_, inside)
 
 
 def document(documents: Array) -> MaskMod:

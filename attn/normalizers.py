@@ -14,14 +14,14 @@ WITH_SINK = ("softmax", "softmax1")
 
 def softmax(logits: Array, sink: Array | None = None) -> Array:
     """exp(logit) / (Σ exp(logits) + exp(sink)), less the maximum of them all. `sink` broadcasts, last axis 1."""
-    weights, total, _ = powers(logits, sink)
+    weights, total, _ = exponentials(logits, sink)
     return weights / total
 
 
-def powers(logits: Array, sink: Array | None) -> tuple[Array, Array, Array | None]:
+def exponentials(logits: Array, sink: Array | None) -> tuple[Array, Array, Array | None]:
     """exp(logit − the highest of its row), the sum of a row with its sink (1 for a row of neither), and the sink's part."""
     highest = jnp.max(logits, axis=-1, keepdims=True, initial=-jnp.inf)
-    highest = finite(lax.stop_gradient(highest if sink is None else jnp.maximum(highest, sink)))
+    highest = finite_max(lax.stop_gradient(highest if sink is None else jnp.maximum(highest, sink)))
     of_keys = jnp.exp(logits - highest)
     of_sink = None if sink is None else jnp.exp(sink - highest)
     total = jnp.sum(of_keys, axis=-1, keepdims=True)
@@ -29,7 +29,7 @@ def powers(logits: Array, sink: Array | None) -> tuple[Array, Array, Array | Non
     return of_keys, jnp.where(total == 0, 1, total), of_sink
 
 
-def finite(highest: Array) -> Array:
+def finite_max(highest: Array) -> Array:
     """What a row may subtract: 0 for a row without a key, since −inf − (−inf) is NaN."""
     return jnp.where(highest == -jnp.inf, 0, highest)
 
@@ -89,7 +89,7 @@ def normalize(name: str, logits: Array, sink: Array | None) -> Array:
 
 def _shifted(logits: Array) -> Array:
     """Maximum 0, and masked ones so low that they are outside of every support, yet finite for the sums."""
-    return jnp.maximum(logits - finite(jnp.max(logits, axis=-1, keepdims=True)), -4)
+    return jnp.maximum(logits - finite_max(jnp.max(logits, axis=-1, keepdims=True)), -4)
 
 
 def _last(thresholds: Array, inside: Array) -> Array:

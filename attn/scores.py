@@ -6,7 +6,6 @@ and is written for one pair. Both are kept in blocks by `implementation="chunked
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from attn._validation import check_name
 from attn.shapes import Array, Scale
 
 
@@ -168,19 +168,10 @@ def resolve(score: Score) -> Features | Callable[[Array, Array], Any]:
     if isinstance(score, type):
         raise ValueError(f"score={score.__name__} is a class: pass its name, or a score made with its parameters")
     if isinstance(score, str):
-        return NAMES[nearest("score", score, NAMES)]()
+        return NAMES[check_name("score", score, NAMES)]()
     if not isinstance(score, Features) and not callable(score):
         raise ValueError(f"score={score!r} must be one of {list(NAMES)}, a score of attn.scores, or a function of two vectors")
     return score
-
-
-def nearest(field: str, name: str, names: Any) -> str:
-    """`name` where it is one of `names`, else a ValueError with the nearest."""
-    if isinstance(name, str) and name in names:
-        return name
-    close = [] if not isinstance(name, str) else difflib.get_close_matches(name, list(names), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"{field}={name!r} is none of {list(names)}{hint}")
 
 
 def _check_shape(field: str, parameter: Any, *shapes: tuple[int, ...]) -> None:

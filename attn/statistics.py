@@ -1,6 +1,6 @@
-"""What can be said of attention weights without holding them: T × S is visited tile by tile and never kept.
+"""Statistics of attention weights, in memory linear in T and S: the weights are computed tile by tile and never stored.
 
-The numbers are of the weights before dropout, after the masks.
+All statistics are of the masked weights before dropout.
 """
 
 import dataclasses
@@ -12,11 +12,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn import blocks, chunked, masks, online_softmax, parts, tiles
-from attn.arguments import Arguments
-from attn.blocks import Block, Corner
-from attn.normalizers import WITH_SINK, finite
-from attn.prepare import Options, Sizes, as_arrays, prepare
+from attn.kernels.chunked.attention import attention
+from attn.kernels.chunked.forward import log_normalizer
+from attn.kernels.inputs import Inputs
+from attn.kernels.options import Options, Sizes
+from attn.kernels.tiles.logits import tile_logits
+from attn.kernels.tiles.loop import for_each_tile
+from attn.kernels.tiles.mask import tile_mask
+from attn.kernels.tiles.products import find_masked_nonfinite
+from attn.kernels.tiles.slices import pad_to_blocks, slice_array, slice_tile, update_slice
+from attn.kernels.tiles.tiling import Block, Offset, choose_block
+from attn.kernels.validation import validate
+from attn.kernels.validation.sizes import as_arrays
+from attn.normalizers import WITH_SINK, finite_max
 from attn.shapes import Array, Key, Output, Query, Rows, Value
 
 
@@ -62,15 +70,15 @@ def attention_statistics(
     Raises:
       ValueError: one line with the argument, its value and the rule; also for a normaliser that is no softmax.
     """
-    arguments, sizes = prepare(*as_arrays(query, key, key if value is None else value), Options(**options))
-    if arguments.normalizer not in WITH_SINK:
-        raise ValueError(f"normalizer={arguments.normalizer!r} has no statistics: only {' and '.join(WITH_SINK)} have")
+    inputs, sizes = validate(*as_arrays(query, key, key if value is None else value), Options(**options))
+    if inputs.normalizer not in WITH_SINK:
+        raise ValueError(f"normalizer={inputs.normalizer!r} has no statistics: only {' and '.join(WITH_SINK)} have")
     if type(top_k) is not int or not 0 <= top_k <= sizes.S:
         raise ValueError(f"top_k={top_k!r} must be an int from 0 to the number of keys, {sizes.S}")
-    if sizes.nothing:
-        return _nothing_said(sizes, top_k, arguments.dtype)
-    undropped = dataclasses.replace(arguments, rng=None, index_offset=None, dropout_rate=0.0, value=arguments.value[..., :0])
-    return _statistics(undropped, sizes, top_k, blocks.choose_block(undropped, block))
+    if sizes.empty:
+        return _empty_statistics(sizes, top_k, inputs.dtype)
+    undropped = dataclasses.replace(inputs, rng=None, index_offset=None, dropout_rate=0.0, value=inputs.value[..., :0])
+    return _statistics(undropped, sizes, top_k, choose_block(undropped, block))
 
 
 def merge_attention(
@@ -96,40 +104,40 @@ def merge_attention(
         raise ValueError(
             f"{len(outputs)} outputs and {len(lses)} lses: there must be one lse for each output, and one at least"
         )
-    parts = jnp.stack([jnp.asarray(lse) for lse in lses])  # [parts, *B, N, T]
-    total = jax.nn.logsumexp(parts, axis=0)
+    partial = jnp.stack([jnp.asarray(lse) for lse in lses])  # [sets, *B, N, T]
+    total = jax.nn.logsumexp(partial, axis=0)
     if sink is not None:
-        logit = jnp.asarray(sink, parts.dtype)[:, None]
+        logit = jnp.asarray(sink, partial.dtype)[:, None]
         total = jnp.logaddexp(total, logit)
-        parts = jnp.logaddexp(parts, logit) if sink_in_outputs else parts
-    shares = jnp.swapaxes(jnp.exp(parts - finite(total)), -1, -2)[..., None]  # [parts, *B, T, N, 1]
+        partial = jnp.logaddexp(partial, logit) if sink_in_outputs else partial
+    shares = jnp.swapaxes(jnp.exp(partial - finite_max(total)), -1, -2)[..., None]  # [sets, *B, T, N, 1]
     merged = jnp.sum(shares * jnp.stack(list(outputs)), axis=0)
     return merged.astype(outputs[0].dtype)
 
 
-def _nothing_said(sizes: Sizes, top_k: int, dtype: jnp.dtype) -> Statistics:
+def _empty_statistics(sizes: Sizes, top_k: int, dtype: jnp.dtype) -> Statistics:
     rows = (*sizes.batch, sizes.N, sizes.T)
     lowest, zeros, top = jnp.full(rows, -jnp.inf, dtype), jnp.zeros(rows, dtype), jnp.zeros((*rows, top_k), dtype)
     return Statistics(lowest, zeros, lowest, jnp.zeros((*rows[:-1], sizes.S), dtype), top, jnp.full(top.shape, -1, jnp.int32))
 
 
 @functools.partial(jax.jit, static_argnames=("sizes", "top_k", "block"))
-def _statistics(arguments: Arguments, sizes: Sizes, top_k: int, block: Block) -> Statistics:
-    padded = parts.pad(arguments, block)
-    _, lse = chunked.attention(padded, block)
-    normalizer = online_softmax.with_sink(padded, lse)
-    careful = tiles.careful(padded)
+def _statistics(inputs: Inputs, sizes: Sizes, top_k: int, block: Block) -> Statistics:
+    padded = pad_to_blocks(inputs, block)
+    _, lse = attention(padded, block)
+    normalizer = log_normalizer(padded, lse)
+    masked_nonfinite = find_masked_nonfinite(padded)
 
-    def visit(sums: _Sums, corner: Corner) -> _Sums:
-        tile, where = parts.cut(padded, corner, block)
-        allowed = masks.allowed(padded, tile, where)
-        logits = tiles.logits(tile, where, allowed, careful)
-        total = parts.part(normalizer, "bkrt", corner, block)[..., None]
-        weights = jnp.where((where.query < sizes.T)[:, None], jnp.exp(logits - finite(total)), 0)
+    def visit(sums: _Sums, offset: Offset) -> _Sums:
+        tile, indices = slice_tile(padded, offset, block)
+        allowed = tile_mask(padded, tile, indices)
+        logits = tile_logits(tile, indices, allowed, masked_nonfinite)
+        total = slice_array(normalizer, "bkrt", offset, block)[..., None]
+        weights = jnp.where((indices.query < sizes.T)[:, None], jnp.exp(logits - finite_max(total)), 0)
         weights = weights if allowed is None else jnp.where(allowed, weights, 0)
-        now = _Sums(*(parts.part(x, axes, corner, block) for x, axes in zip(sums, _SUM_AXES, strict=True)))
-        logs = jnp.where(weights > 0, logits - finite(total), 0)
-        top_weights, top_indices = _top(top_k, now, weights, where.key)
+        now = _Sums(*(slice_array(x, axes, offset, block) for x, axes in zip(sums, _SUM_AXES, strict=True)))
+        logs = jnp.where(weights > 0, logits - finite_max(total), 0)
+        top_weights, top_indices = _top(top_k, now, weights, indices.key)
         update = _Sums(
             now.entropy - jnp.sum(jnp.where(weights > 0, weights * logs, 0), axis=-1),
             jnp.maximum(now.max_score, jnp.max(logits, axis=-1)),
@@ -137,13 +145,13 @@ def _statistics(arguments: Arguments, sizes: Sizes, top_k: int, block: Block) ->
             top_weights,
             top_indices,
         )
-        return _Sums(*(parts.put(x, axes, corner, new) for x, axes, new in zip(sums, _SUM_AXES, update, strict=True)))
+        return _Sums(*(update_slice(x, axes, offset, new) for x, axes, new in zip(sums, _SUM_AXES, update, strict=True)))
 
-    sums = parts.each_tile(padded, block, visit, _nothing(padded, top_k))
+    sums = for_each_tile(padded, block, visit, _initial_sums(padded, top_k))
     queries, keys = slice(0, sizes.T), slice(0, sizes.S)
 
-    def by_head(array: Array, kept: slice) -> Array:
-        array = array[:, :, :, kept]
+    def by_head(array: Array, unpadded: slice) -> Array:
+        array = array[:, :, :, unpadded]
         return array.reshape(*sizes.batch, sizes.N, *array.shape[3:])
 
     return Statistics(
@@ -156,19 +164,19 @@ def _statistics(arguments: Arguments, sizes: Sizes, top_k: int, block: Block) ->
     )
 
 
-def _nothing(arguments: Arguments, top_k: int) -> _Sums:
-    *heads, queries, _ = arguments.query.shape
-    zeros = jnp.zeros((*heads, queries), arguments.dtype)
-    top = jnp.zeros((*heads, queries, top_k), arguments.dtype)
-    received = jnp.zeros((*heads, arguments.key.shape[2]), arguments.dtype)
+def _initial_sums(inputs: Inputs, top_k: int) -> _Sums:
+    *heads, queries, _ = inputs.query.shape
+    zeros = jnp.zeros((*heads, queries), inputs.dtype)
+    top = jnp.zeros((*heads, queries, top_k), inputs.dtype)
+    received = jnp.zeros((*heads, inputs.key.shape[2]), inputs.dtype)
     return _Sums(zeros, zeros - jnp.inf, received, top, jnp.full(top.shape, -1, jnp.int32))
 
 
 def _top(top_k: int, now: _Sums, weights: Array, keys: Array) -> tuple[Array, Array]:
-    """The largest of those so far and those of one more tile; of equals the one that comes first."""
+    """The largest weights of those so far and those of one more tile; of equal weights the one that comes first."""
     if top_k == 0:
         return now.top_weights, now.top_indices
     candidates = jnp.concatenate([now.top_weights, weights], axis=-1)
     indices = jnp.concatenate([now.top_indices, jnp.broadcast_to(keys, weights.shape)], axis=-1)
-    top_weights, places = lax.top_k(candidates, top_k)
-    return top_weights, jnp.take_along_axis(indices, places, axis=-1)
+    top_weights, order = lax.top_k(candidates, top_k)
+    return top_weights, jnp.take_along_axis(indices, order, axis=-1)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 import attn
-from attn import choice
+from attn.kernels import selection
 from attn.models.classifier import Classifier
 from experiments import settings, steps
 from experiments.data.corpus import Corpus
@@ -34,7 +34,7 @@ def build_model(config: Config, tokenizer: Tokenizer) -> Classifier:
 def attention_of(model: Classifier) -> list[str]:
     """What the attention of each layer runs as in a train step, in order: the first line of its `attn.explain`."""
     tokens, rng = jax.ShapeDtypeStruct((model.config.max_length,), jnp.int32), jax.random.key(0)
-    with choice.recorded() as choices:
+    with selection.record_selections() as choices:
         jax.eval_shape(lambda x: model.init({"params": rng, "dropout": rng}, x, deterministic=False), tokens)
     return [str(explanation).partition("\n")[0] for explanation in choices]
 

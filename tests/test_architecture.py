@@ -1,6 +1,7 @@
 """The rules of the house that a reader cannot see in one file."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,35 @@ import pytest
 import attn
 
 ROOT = Path(attn.__file__).parent.parent
-ROOMS = ["shapes", "traced", "arguments", "places", "masks", "dropout", "normalizers", "scores", "mask_mods", "score_mods"]
-ROOMS += ["positions", "hidden", "prepare", "blocks", "parts", "tiles", "online_softmax", "gradients", "reverse_mode"]
-ROOMS += ["dense", "chunked", "pooled", "chunked_autodiff", "cudnn", "splash", "fused", "choice", "dispatch", "statistics"]
-ROOMS += ["initializers", "optimizers", "layers", "models", "parity"]
+# What each part of `attn` may import, beside itself: all parts before it. The parts of one line do not import each other.
+PARTS = [
+    ["shapes"],
+    ["_validation"],
+    ["dropout", "mask_mods", "normalizers", "optimizers", "score_mods", "scores"],
+    ["positions"],
+    ["kernels/manual_axes", "kernels/options"],
+    ["kernels/closures"],
+    ["kernels/inputs"],
+    ["kernels/forward_mode", "kernels/masking"],
+    ["kernels/tiles", "kernels/validation"],
+    ["kernels/chunked", "kernels/dense", "kernels/fused"],
+    ["kernels/pooled"],
+    ["kernels/selection"],
+    ["attention", "statistics"],
+    ["layers"],
+    ["models"],
+    ["parity"],
+]
+LEVELS = {part: level for level, parts in enumerate(PARTS) for part in parts}
+FORBIDDEN = {"absl", "ml_collections", "experiments", "configs", "matplotlib", "tensorflow_datasets"}
+
+
+def part_of(module: str) -> str | None:
+    """The part that a dotted name inside of `attn` belongs to; None for `attn` and `attn.kernels` themselves."""
+    names = module.split(".")[1:]
+    if names[:1] == ["kernels"]:
+        names = ["/".join(names[:2])] if len(names) > 1 else []
+    return names[0] if names and names[0] in LEVELS else None
 
 
 def imports(path: Path) -> set[str]:
@@ -32,14 +58,26 @@ def files(*folders: str) -> list[Path]:
 
 @pytest.mark.parametrize("path", files("attn"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_in_attn_run_one_way(path):
-    room = path.relative_to(ROOT / "attn").parts[0].removesuffix(".py")
-    inside = len(path.relative_to(ROOT / "attn").parts) > 1
-    earlier = ROOMS if room == "__init__" else ROOMS[: ROOMS.index(room) + inside]
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    part = part_of(module)
+    assert part or module in ("attn", "attn.kernels"), f"{path.name} has no place in PARTS"
     for name in imports(path):
-        top, *rest = name.split(".")
-        assert top not in {"absl", "ml_collections", "experiments", "configs", "matplotlib", "tensorflow_datasets"}
-        if top == "attn" and rest and rest[0] in ROOMS:
-            assert rest[0] in earlier, f"{path.name} imports {name}"
+        assert name.split(".")[0] not in FORBIDDEN
+        other = part_of(name) if name.startswith("attn.") else None
+        if part and other and other != part:
+            assert LEVELS[other] < LEVELS[part], f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("folder", ["attn", "experiments", "scripts"])
+def test_no_circle_of_imports(folder):
+    """Not inside of functions either: `imports` finds those too."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files(folder)}
+    edges = {
+        name: {other for other in imports(path) if other in modules and other != name and not name.startswith(f"{other}.")}
+        for name, path in modules.items()
+        if path.name != "__init__.py"  # a package names its modules for type checkers, and imports them when they are used
+    }
+    graphlib.TopologicalSorter({name: others & edges.keys() for name, others in edges.items()}).prepare()
 
 
 def test_importing_attn_imports_no_jax():
@@ -49,6 +87,7 @@ def test_importing_attn_imports_no_jax():
 
 
 def test_every_public_name_is_there():
+    assert dir(attn) == sorted(attn.__all__)
     for name in attn.__all__:
         assert getattr(attn, name)
     with pytest.raises(AttributeError, match="no attribute 'atend'"):

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 import attn
-from attn import cudnn, fused, prepare, splash
+from attn.kernels.fused import attention as fused
+from attn.kernels.fused import cudnn, splash
+from attn.kernels.options import Options
+from attn.kernels.validation import validate
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 B, T, S, N, K, H, V = 2, 128, 256, 4, 2, 64, 32
@@ -23,8 +26,8 @@ def arrays(queries=T, head_dim=H, value_dim=V, dtype=jnp.bfloat16):
 
 
 def attend(vendor, query, key, value, otherwise=None, **options):
-    chosen = prepare.Options(**options)
-    arguments, _ = prepare.prepare(query, key, value, chosen)
+    chosen = Options(**options)
+    arguments, _ = validate(query, key, value, chosen)
     instead = otherwise or functools.partial(attn.attend, query, key, value, **options)
     return fused.attention(query, key, value, chosen, arguments, instead, vendor)
 
@@ -58,7 +61,7 @@ def test_splash_attention_errs_as_the_dense_path_in_bfloat16(name, head_dim):
     """
     queries, options = MASKS[name]
     inputs = arrays(queries, head_dim)
-    assert fused.refusal(*inputs[:3], prepare.Options(**options), "tpu") is None
+    assert fused.unsupported(*inputs[:3], Options(**options), "tpu") is None
     dense = functools.partial(attn.attend, implementation="dense", **options)
     with jax.enable_x64(True):
         truth = [np.asarray(x) for x in output_and_gradients(dense, *(x.astype(jnp.float64) for x in inputs))]
@@ -98,7 +101,7 @@ def test_cudnn_is_asked_for_what_the_dense_path_computes(options, monkeypatch):
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
     query, key, value, _ = arrays(S, value_dim=H)
-    assert fused.refusal(query, key, value, prepare.Options(**options), "gpu") is None
+    assert fused.unsupported(query, key, value, Options(**options), "gpu") is None
     output = attend(cudnn.attention, query, key, value, **options)
     expected = attn.attend(query, key, value, implementation="dense", **options)
     np.testing.assert_allclose(output.astype(jnp.float32), expected.astype(jnp.float32), atol=0.03)
@@ -111,11 +114,11 @@ REFUSALS = [
     ("gpu", {"sink": np.ones(N, np.float32)}, {}, "does not honour sink"),
     ("gpu", {"normalizer": "softmax1"}, {}, "does not honour normalizer='softmax1'"),
     ("gpu", {}, {}, "needs equal head dims, a multiple of 8 up to 128: these are 64 and 32"),
-    ("gpu", {}, {"dtype": jnp.float32}, "needs bfloat16 or float16 alike: these are float32"),
-    ("tpu", {}, {"dtype": jnp.float16}, "needs bfloat16 alike: these are float16"),
+    ("gpu", {}, {"dtype": jnp.float32}, "needs query, key and value of one dtype, bfloat16 or float16: these are float32"),
+    ("tpu", {}, {"dtype": jnp.float16}, "needs query, key and value of one dtype, bfloat16: these are float16"),
     ("tpu", {"scale": jnp.float32(0.5)}, {}, "needs a scale that is a Python number"),
     ("tpu", {"score": "cosine"}, {}, "does not honour score='cosine'"),
-    ("tpu", {"dropout_rate": 0.1}, {}, "does not honour dropout_rate=0.1: its bits are not ours"),
+    ("tpu", {"dropout_rate": 0.1}, {}, "does not honour dropout_rate=0.1: its random bits are not those of attn.dropout"),
     ("tpu", {}, {"queries": 130}, "needs lengths that are multiples of 128: T is 130 and S is 256"),
     ("tpu", {"causal": "top_left"}, {"queries": 384}, "may not leave a query without a key: T is 384 and S is 256"),
     (
@@ -130,4 +133,4 @@ REFUSALS = [
 
 @pytest.mark.parametrize("platform, options, inputs, message", REFUSALS, ids=[message for *_, message in REFUSALS])
 def test_what_a_kernel_cannot_honour_is_named(platform, options, inputs, message):
-    assert fused.refusal(*arrays(**inputs)[:3], prepare.Options(**options), platform) == message
+    assert fused.unsupported(*arrays(**inputs)[:3], Options(**options), platform) == message

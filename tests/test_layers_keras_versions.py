@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn import initializers, positions, score_mods
-from attn.layers import keras
+from attn import positions, score_mods
+from attn.layers import initializers, keras
 from scripts import keras2_answers as recorded
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -140,11 +140,11 @@ def test_each_family_has_its_limits_and_variances(name):
             lambda: keras.MultiHeadAttention(2, 3, attention_axes=2),
             r"attention_axes=2 must be different axes of inputs of rank 3",
         ),
-        (lambda: keras.MultiHeadAttention(0, 3), r"num_heads=0 is no positive int"),
-        (lambda: keras.MultiHeadAttention(2, 3, output_shape=(4, 0)), r"output_shape=0 is no positive int"),
+        (lambda: keras.MultiHeadAttention(0, 3), r"num_heads=0 must be a positive int"),
+        (lambda: keras.MultiHeadAttention(2, 3, output_shape=(4, 0)), r"output_shape=0 must be a positive int"),
         (lambda: keras.MultiHeadAttention(2, 3, dropout=7.0), r"dropout=7.0 must be a number in \[0, 1\)"),
         (lambda: keras.MultiHeadAttention(2, 3, attention_axes="1"), r"attention_axes='1' must be different axes of inputs"),
-        (lambda: keras.GroupQueryAttention(3, 4, 0), r"num_key_value_heads=0 is no positive int"),
+        (lambda: keras.GroupQueryAttention(3, 4, 0), r"num_key_value_heads=0 must be a positive int"),
         (lambda: keras.Attention(score_mode="general"), r"score_mode='general' is neither 'dot' nor 'concat'"),
     ],
 )

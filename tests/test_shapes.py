@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HOOK = """
-import attn.arguments, attn.scores  # pytrees, which JAX itself fills with what are no arrays
+import attn.kernels.inputs, attn.scores  # pytrees, which JAX itself fills with what are no arrays
 from jaxtyping import install_import_hook
 install_import_hook("attn", "beartype.beartype")
 import jax, jax.numpy as jnp

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from attn.dispatch import attend, attention_weights
-from attn.dropout import check_rate
+from attn._validation import check_rate
+from attn.attention import attend, attention_weights
 from attn.scores import additive
 from attn.shapes import Array
 

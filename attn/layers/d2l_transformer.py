@@ -9,7 +9,7 @@ import math
 from flax import linen as nn
 
 from attn.layers.d2l import MultiHeadAttention, WithDropout
-from attn.layers.linen import Dropout
+from attn.layers.dense import Dropout
 from attn.positions import sinusoidal
 from attn.shapes import Array, Tokens
 

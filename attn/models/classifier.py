@@ -6,9 +6,9 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from flax import linen as nn
 
-from attn.initializers import glorot_uniform
 from attn.layers import keras
-from attn.layers.linen import Dropout
+from attn.layers.dense import Dropout
+from attn.layers.initializers import glorot_uniform
 from attn.positions import KINDS, RELATIVE, Relative, rotary, sinusoidal
 from attn.score_mods import alibi, t5_relative_bias
 from attn.shapes import Array, Logits, Tokens, Valid

@@ -1,123 +1,58 @@
-"""`keras.layers.Attention` and `keras.layers.AdditiveAttention`: scores of what they are given, without projections."""
+"""`keras.layers.Attention` and `keras.layers.AdditiveAttention`: attention over the inputs as they are, without projections."""
 
-import functools
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 from flax import linen as nn
 from jax import numpy as jnp
 
 from attn import scores
-from attn.dispatch import attend, attend_pooled, attention_weights
-from attn.dropout import check_rate
-from attn.initializers import symmetric_uniform
-from attn.layers.keras import masking
-from attn.layers.keras.masking import Version, checked
-from attn.masks import attendable_keys, merge
-from attn.shapes import Array, Valid
+from attn.layers.initializers import symmetric_uniform
+from attn.layers.keras import axes
+from attn.layers.keras.base import AttentionLayer
+from attn.layers.keras.masking import Version
+from attn.shapes import Array, Mask
 
 
-class _OfOneHead(nn.Module):
-    """What both have in common. A subclass has the fields `dropout`, `causal` and `version`, and `_score`."""
+class _SingleHead(AttentionLayer):
+    """What the two layers share. A subclass also has the field `causal`."""
 
-    def __post_init__(self) -> None:
-        module: Any = self
-        masking.check_version(module.version)
-        check_rate("dropout", module.dropout)
-        super().__post_init__()
+    SCORES_AFTER_DROPOUT: ClassVar[bool] = True
+    attention_axes: ClassVar[int] = -2
 
-    def __call__(
-        self,
-        query: Array,
-        value: Array,
-        key: Array | None = None,
-        *,
-        query_mask: Valid | None = None,
-        value_mask: Valid | None = None,
-        use_causal_mask: bool = False,
-        deterministic: bool = True,
-    ) -> Array:
-        """`[*B, T, D]`, `[*B, S, V]`, `[*B, S, D]` to `[*B, T, V]`.
+    def _heads(self, query: Array, key: Array, value: Array, over: axes.Axes) -> tuple[Array, Array, Array]:
+        return query[..., None, :], key[..., None, :], value[..., None, :]
 
-        Args:
-          query_mask: `[*B, T]`; the output of a masked query is 0.
-          value_mask: `[*B, S]`, of the keys too.
-          use_causal_mask: query t may attend to keys 0 … t, also where T ≠ S.
-          deterministic: False drops weights, and needs the rng named "dropout".
-        """
-        output = self._attend(attend, query, value, key, query_mask, value_mask, use_causal_mask, deterministic)[..., 0, :]
-        return output if query_mask is None else jnp.where(jnp.asarray(query_mask)[..., None], output, 0)
+    def _merge_heads(self, heads: Array, query: Array, masks: Any) -> Array:
+        output = heads[..., 0, :]
+        return output if masks.query_mask is None else jnp.where(jnp.asarray(masks.query_mask)[..., None], output, 0)
 
-    def mean(
-        self,
-        query: Array,
-        value: Array,
-        key: Array | None = None,
-        *,
-        over: Valid | None = None,
-        value_mask: Valid | None = None,
-        use_causal_mask: bool = False,
-        deterministic: bool = True,
-    ) -> Array:
-        """The mean over the queries of what a call returns, `[*B, V]`, in fewer products: see `attn.attend_pooled`.
+    def _merge_scores(self, weights: Array) -> Array:
+        return weights[..., 0, :, :]
 
-        `over` `[*B, T]` says over which of them; 0 where it is over none. None: all.
-        """
-        over = None if over is None else checked("over", over, query.shape[:-1])
-        pool = functools.partial(attend_pooled, query_weights=masking.mean_weights(over))
-        return self._attend(pool, query, value, key, None, value_mask, use_causal_mask, deterministic)[..., 0, :]
+    def _ignores_query_mask(self) -> bool:
+        layer: Any = self
+        return layer.version is not None  # Keras lets a masked query attend, and sets its output to 0
 
-    def attention_scores(
-        self,
-        query: Array,
-        value: Array,
-        key: Array | None = None,
-        *,
-        value_mask: Valid | None = None,
-        use_causal_mask: bool = False,
-        deterministic: bool = True,
-    ) -> Array:
-        """The weights `[*B, T, S]` after dropout, as Keras returns them (its MultiHeadAttention's are those before)."""
-        weights = functools.partial(attention_weights, after_dropout=True)
-        return self._attend(weights, query, value, key, None, value_mask, use_causal_mask, deterministic)[..., 0, :, :]
-
-    @nn.compact
-    def _attend(
-        self,
-        operator: Callable[..., Array],
-        query: Array,
-        value: Array,
-        key: Array | None,
-        query_mask: Valid | None,
-        value_mask: Valid | None,
-        use_causal_mask: bool,
-        deterministic: bool,
-    ) -> Array:
-        module: Any = self
-        mask = None if value_mask is None else attendable_keys(checked("value_mask", value_mask, value.shape[:-1]))
-        if query_mask is not None:
-            masked_queries = checked("query_mask", query_mask, query.shape[:-1])[..., None, :, None]
-            mask = mask if module.version is not None else merge(mask, masked_queries)  # Keras attends, and drops the output
-        query, value, key = (x[..., None, :] for x in (query, value, value if key is None else key))  # one head
-        causal = use_causal_mask or module.causal
-        if module.version is None:
-            masks = masking.contract(mask, causal)
-        else:
-            masks = masking.lowered(mask, causal, 1e9, query, key)
-        drop: dict[str, Any] = {}
-        if module.dropout and not deterministic:
-            drop = {"dropout_rate": module.dropout, "dropout_rng": self.make_rng("dropout")}
-        return operator(query, key, value, **module._score(query.shape[-1]), **masks, **drop)
+    def _penalty(self, mask: Mask | None, scores: bool, rank: int) -> float | None:
+        layer: Any = self
+        return None if layer.version is None else 1e9
 
 
-class Attention(_OfOneHead):
-    """`keras.layers.Attention` (2.11 to 3.15): softmax(score(q, k)) v without 1/√d.
+class Attention(_SingleHead):
+    """`keras.layers.Attention` (2.11 to 3.15): softmax(score(q, k)) v, without the factor 1/√D.
 
-    score_mode "dot" is q · k, with `use_scale` times one trained scalar that starts at 1. "concat" is
-    concat_score_weight · Σ tanh(scale · (q + k)): two trained scalars that start at 1 (the second where `use_scale`), a sum
-    in spite of its name. `causal` is the constructor's argument of 2.11, since then `use_causal_mask` of the call.
+    Attributes:
+      use_scale: whether the score is multiplied by a trained scalar, which starts at 1.
+      score_mode: "dot" is q · k. "concat" is concat_score_weight · Σ tanh(scale · (q + k)), a sum in spite of its name, with
+        one more trained scalar that starts at 1.
+      dropout: the rate for the weights.
+      causal: the constructor's argument of Keras 2.11; later versions have `use_causal_mask` of the call.
+      version: "2.11" or "3.15" reproduces what that version gives for a query without a key. None keeps our contract: 0.
+
+    Raises:
+      ValueError: an unknown `score_mode` or `version`, or a `dropout` outside of [0, 1).
     """
 
     use_scale: bool = False
@@ -132,7 +67,6 @@ class Attention(_OfOneHead):
         super().__post_init__()
 
     def _score(self, dim: int) -> dict[str, Any]:
-        del dim
         scale: Any = self.param("scale", nn.initializers.ones, ()) if self.use_scale else 1.0
         if self.score_mode == "dot":
             return {"score": "dot", "scale": scale}
@@ -140,10 +74,17 @@ class Attention(_OfOneHead):
         return {"score": scores.concat(weight, scale)}
 
 
-class AdditiveAttention(_OfOneHead):
-    """`keras.layers.AdditiveAttention` (2.11 to 3.15): scores scale · tanh(q + k), with a trained vector scale `[D]`.
+class AdditiveAttention(_SingleHead):
+    """`keras.layers.AdditiveAttention` (2.11 to 3.15): the score is scale · tanh(q + k).
 
-    Bahdanau et al. 2015 (section A.1.2) without the projections of query and key. `use_scale=False` is a vector of ones.
+    Bahdanau et al. 2015 (section A.1.2), without the projections of query and key.
+
+    Attributes:
+      use_scale: whether `scale` is a trained vector `[D]`; otherwise it is a vector of ones.
+      dropout, causal, version: as in `Attention`.
+
+    Raises:
+      ValueError: an unknown `version`, or a `dropout` outside of [0, 1).
     """
 
     use_scale: bool = True
@@ -154,5 +95,5 @@ class AdditiveAttention(_OfOneHead):
     def _score(self, dim: int) -> dict[str, Any]:
         if not self.use_scale:
             return {"score": scores.additive(jnp.ones(dim))}
-        init: jax.nn.initializers.Initializer = symmetric_uniform(math.sqrt(3 / dim))  # glorot of one axis: both fans are D
+        init: jax.nn.initializers.Initializer = symmetric_uniform(math.sqrt(3 / dim))  # Glorot of one axis: both fans are D
         return {"score": scores.additive(self.param("scale", init, (dim,)))}

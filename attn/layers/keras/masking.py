@@ -5,7 +5,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
-from attn.masks import merge
+from attn.kernels.masking import combine_masks
 from attn.shapes import Array, Key, Mask, Query
 
 Version = Literal["2.11", "3.15"]  # each stands for those before it, back to the other: 3.15 for 3.13 and later
@@ -15,13 +15,6 @@ VERSIONS = ("2.11", "3.15")
 def check_version(version: str | None, among: tuple[str, ...] = VERSIONS) -> None:
     if version is not None and version not in among:
         raise ValueError(f"version={version!r} is none of {', '.join(map(repr, among))} or None")
-
-
-def check_sizes(**sizes: int | None) -> None:
-    """Raises ValueError with the first that is neither a positive int nor None."""
-    for name, size in sizes.items():
-        if size is not None and (type(size) is not int or size < 1):
-            raise ValueError(f"{name}={size!r} is no positive int")
 
 
 def checked(name: str, mask: Any, shape: tuple[int, ...] | None = None) -> Array:
@@ -51,6 +44,6 @@ def lowered(mask: Mask | None, causal: bool, by: float, query: Query, key: Key) 
     """
     if causal:
         lengths = query.shape[-3], key.shape[-3]
-        mask = merge(mask, jnp.tri(*lengths, dtype=bool).reshape((1,) * (query.ndim - 2) + lengths))
+        mask = combine_masks(mask, jnp.tri(*lengths, dtype=bool).reshape((1,) * (query.ndim - 2) + lengths))
     dtype = jnp.result_type(query, key, jnp.float32)
     return {} if mask is None else {"bias": jnp.where(mask, jnp.zeros((), dtype), jnp.asarray(-by, dtype))}

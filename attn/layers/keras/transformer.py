@@ -3,10 +3,11 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from attn import initializers
-from attn.layers.keras.masking import Version, check_sizes
+from attn._validation import check_positive_ints
+from attn.layers import initializers
+from attn.layers.dense import Dense, Dropout
+from attn.layers.keras.masking import Version
 from attn.layers.keras.multi_head import MultiHeadAttention
-from attn.layers.linen import Dense, Dropout
 from attn.positions import Relative
 from attn.shapes import Array, Tokens, Valid
 
@@ -25,7 +26,7 @@ class TransformerBlock(nn.Module):
     initializer: str | None = None  # as of MultiHeadAttention
 
     def __post_init__(self) -> None:
-        check_sizes(num_heads=self.num_heads, key_dim=self.key_dim, feedforward_dim=self.feedforward_dim)
+        check_positive_ints(num_heads=self.num_heads, key_dim=self.key_dim, feedforward_dim=self.feedforward_dim)
         super().__post_init__()
 
     @nn.compact

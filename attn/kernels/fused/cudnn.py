@@ -1,16 +1,16 @@
-"""cuDNN's flash attention through `jax.nn.dot_product_attention` for `attn.fused`: half precision, causal or not."""
+"""cuDNN's flash attention, through `jax.nn.dot_product_attention`: half precision, unmasked or causal."""
 
 import jax
 
-from attn.arguments import Arguments
-from attn.prepare import Options
+from attn.kernels.inputs import Inputs
+from attn.kernels.options import Options
 from attn.shapes import Key, Output, Query, Value
 
 HONOURED = ("causal",)
 DTYPES = ("bfloat16", "float16")
 
 
-def refusal(query: Query, key: Key, value: Value, options: Options) -> str | None:
+def unsupported(query: Query, key: Key, value: Value, options: Options) -> str | None:
     """Why the kernel cannot honour these shapes, or None."""
     if options.causal and query.shape[-3] != key.shape[-3]:
         return f"does not honour causal={options.causal!r} with T={query.shape[-3]} and S={key.shape[-3]}"
@@ -20,7 +20,7 @@ def refusal(query: Query, key: Key, value: Value, options: Options) -> str | Non
     return None
 
 
-def attention(query: Query, key: Key, value: Value, arguments: Arguments, scale: float) -> Output:
+def attention(query: Query, key: Key, value: Value, inputs: Inputs, scale: float) -> Output:
     batched = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
-    output = jax.nn.dot_product_attention(*batched, scale=scale, is_causal=arguments.banded, implementation="cudnn")
+    output = jax.nn.dot_product_attention(*batched, scale=scale, is_causal=inputs.has_band, implementation="cudnn")
     return output.reshape(*query.shape[:-1], value.shape[-1])

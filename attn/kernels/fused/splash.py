@@ -1,4 +1,4 @@
-"""Splash attention, JAX's flash attention kernel for TPUs, for `attn.fused`: bfloat16, a band, packed segments, a sink."""
+"""Splash attention, JAX's flash attention kernel for TPUs: bfloat16, causality, windows, packed segments and a sink."""
 
 import functools
 import math
@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
-from attn.arguments import Arguments
-from attn.prepare import Options
+from attn.kernels.inputs import Inputs
+from attn.kernels.options import Options
 from attn.shapes import Array, Key, Output, Query, Value
 
 HONOURED = ("causal", "window", "query_segments", "key_segments", "sink")
@@ -18,8 +18,11 @@ DTYPES = ("bfloat16",)
 LANES = 128
 
 
-def refusal(query: Query, key: Key, value: Value, options: Options) -> str | None:
-    """Why the kernel cannot honour these shapes and masks, or None. It gives a row without a key the mean of all values."""
+def unsupported(query: Query, key: Key, value: Value, options: Options) -> str | None:
+    """Why the kernel cannot honour these shapes and masks, or None.
+
+    A query that may attend to no key is refused: the kernel returns the mean of all values for it.
+    """
     del value
     lengths = queries, keys = query.shape[-3], key.shape[-3]
     if any(length % LANES or not length for length in lengths):
@@ -32,13 +35,13 @@ def refusal(query: Query, key: Key, value: Value, options: Options) -> str | Non
     return None
 
 
-def attention(query: Query, key: Key, value: Value, arguments: Arguments, scale: float, interpret: bool = False) -> Output:
-    """`interpret` runs the kernel in JAX's own operations, on any device."""
-    kernel = _kernel(query, key, arguments, interpret)
+def attention(query: Query, key: Key, value: Value, inputs: Inputs, scale: float, interpret: bool = False) -> Output:
+    """The output of the kernel; `interpret` runs it in JAX's own operations, on any device."""
+    kernel = _kernel(query, key, inputs, interpret)
     query, key = _scaled(query, key, scale)
     by_head = [jnp.moveaxis(x.reshape(-1, *x.shape[-3:]), 2, 1) for x in (query, key, value)]
-    sink = None if arguments.sink is None else arguments.sink.reshape(-1).astype(jnp.float32)
-    segments, axis = arguments.query_segments, None
+    sink = None if inputs.sink is None else inputs.sink.reshape(-1).astype(jnp.float32)
+    segments, axis = inputs.query_segments, None
     if segments is not None:
         segments, axis = splash.SegmentIds(segments, segments), 0 if segments.shape[0] > 1 else None
         segments = segments if axis == 0 else jax.tree.map(lambda x: x[0], segments)
@@ -47,10 +50,11 @@ def attention(query: Query, key: Key, value: Value, arguments: Arguments, scale:
 
 
 def _scaled(query: Query, key: Key, scale: float) -> tuple[Query, Key]:
-    """The query times the scale, which the kernel has no argument for, and the key to go with it.
+    """The query multiplied by the scale, for which the kernel has no argument, and the key that goes with it.
 
-    A scale that is no power of two (1/√128) would round every number of the query, and double the error of the gradients. So
-    the query is a sum of two, side by side, and the key stands there twice: half again as many products.
+    A scale that is not a power of two, such as 1/√128, rounds every entry of the query and doubles the error of the gradients.
+    The scaled query is therefore kept as a sum of two bfloat16 arrays, concatenated along the head dim, and the key is
+    repeated to match. That takes half again as many products.
     """
     scaled = query.astype(jnp.float32) * scale
     rounded = scaled.astype(query.dtype)
@@ -60,7 +64,7 @@ def _scaled(query: Query, key: Key, scale: float) -> tuple[Query, Key]:
     return jnp.concatenate([rounded, rest], axis=-1), jnp.concatenate([key, key], axis=-1)
 
 
-def _kernel(query: Query, key: Key, arguments: Arguments, interpret: bool) -> Callable[..., Array]:
+def _kernel(query: Query, key: Key, inputs: Inputs, interpret: bool) -> Callable[..., Array]:
     shape = query.shape[-3], key.shape[-3]
     block_query, block_key = (next(side for side in (512, 256, 128) if length % side == 0) for length in shape)
     sizes = splash.BlockSizes(
@@ -72,8 +76,8 @@ def _kernel(query: Query, key: Key, arguments: Arguments, interpret: bool) -> Ca
         block_kv_dq=block_key,
     )
     mask = splash.FullMask(shape)
-    if arguments.banded:
-        mask = splash.LocalMask(shape, arguments.window, arguments.query_offset)
+    if inputs.has_band:
+        mask = splash.LocalMask(shape, inputs.window, inputs.query_offset)
     heads = splash.MultiHeadMask([mask] * query.shape[-2])
     make = functools.partial(splash.make_splash_mha, head_shards=1, q_seq_shards=1, interpret=interpret)
-    return cast(Callable[..., Array], make(heads, block_sizes=sizes))  # the output alone: its residuals are not asked for
+    return cast(Callable[..., Array], make(heads, block_sizes=sizes))  # the output alone, without residuals

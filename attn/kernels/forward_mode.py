@@ -1,7 +1,7 @@
-"""A mark on what only reverse mode can differentiate, so that forward mode is told what to use instead.
+"""A clear error for forward-mode differentiation of a kernel that has only reverse mode.
 
-JAX's own error for a function with a hand-written backward pass names neither the function nor the way out. It comes where a
-pushed tangent is batched (`jax.jacfwd`); everywhere else the mark comes first.
+JAX's own error for a function with a hand-written backward pass names neither the function nor an alternative. JAX raises
+it where a pushed tangent is batched (`jax.jacfwd`); in all other cases the marker of `forbid_forward_mode` comes first.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _MESSAGE = (
 _tangent_p = Primitive("attn_reverse_mode_only")
 
 
-def _refuse(*_: Any, **__: Any) -> Any:
+def _raise(*_: Any, **__: Any) -> Any:
     raise TypeError(_MESSAGE)
 
 
@@ -31,16 +31,16 @@ def _batch(arrays: Any, axes: Any) -> tuple[Any, Any]:
     return _tangent_p.bind(*arrays), axes[0]
 
 
-_tangent_p.def_impl(_refuse)
+_tangent_p.def_impl(_raise)
 _tangent_p.def_abstract_eval(lambda tangent: tangent)
 ad.deflinear2(_tangent_p, lambda cotangent, _: [cotangent])
 batching.primitive_batchers[_tangent_p] = _batch
-mlir.register_lowering(_tangent_p, _refuse)
+mlir.register_lowering(_tangent_p, _raise)
 
 
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """Turns JAX's error into ours."""
+def explain_forward_mode_errors() -> Iterator[None]:
+    """Replaces JAX's error about forward mode by one that names the alternatives."""
     try:
         yield
     except TypeError as error:
@@ -49,8 +49,8 @@ def explained() -> Iterator[None]:
         raise
 
 
-def in_reverse_mode_only(tree: Tree) -> Tree:
-    """The arrays. Pushing a tangent forward through an inexact one is a TypeError; pulling a cotangent back is not."""
+def forbid_forward_mode(tree: Tree) -> Tree:
+    """The same arrays; pushing a tangent forward through one raises TypeError, pulling a cotangent back does not."""
     return jax.tree.map(lambda array: _marked(array) if jnp.issubdtype(array.dtype, jnp.inexact) else array, tree)
 
 

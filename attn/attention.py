@@ -1,4 +1,4 @@
-"""The entries to attention: they check the arguments, run what `attn.choice` picks, and explain it."""
+"""The entry points: they validate the arguments, run the implementation that is selected for them, and explain the choice."""
 
 import functools
 from collections.abc import Callable
@@ -7,14 +7,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from attn import blocks, chunked, chunked_autodiff, dense, fused
-from attn import pooled as pooled_kernel
-from attn.arguments import Arguments
-from attn.blocks import Block
-from attn.choice import Explanation, Implementation, choose, choose_pooled, record
-from attn.hidden import hide_queries
-from attn.prepare import Options, Sizes, as_array, as_arrays, prepare
-from attn.reverse_mode import explained
+from attn.kernels import dense
+from attn.kernels import pooled as pooled_kernel
+from attn.kernels.chunked import attention as chunked
+from attn.kernels.chunked import autodiff
+from attn.kernels.forward_mode import explain_forward_mode_errors
+from attn.kernels.fused import attention as fused
+from attn.kernels.inputs import Inputs
+from attn.kernels.masking import clean_unweighted_queries
+from attn.kernels.options import Options, Sizes
+from attn.kernels.selection import Explanation, Implementation, record, select, select_pooled
+from attn.kernels.tiles.tiling import Block, choose_block
+from attn.kernels.validation import query_weight_array, validate
+from attn.kernels.validation.sizes import as_arrays, merge_query_heads
 from attn.scores import Score
 from attn.shapes import Array, Bias, Key, Mask, Output, Pooled, Query, Scale, Value, Weights
 
@@ -106,9 +111,9 @@ def attend(
         dropout_offset=dropout_offset,
     )
     query, key, value = as_arrays(query, key, value)
-    arguments, sizes = prepare(query, key, value, options)
-    choice = record(choose(query, key, value, options, arguments, implementation, block))
-    return _outputs(query, key, value, options, arguments, sizes, choice)
+    inputs, sizes = validate(query, key, value, options)
+    explanation = record(select(query, key, value, options, inputs, implementation, block))
+    return _outputs(query, key, value, options, inputs, sizes, explanation)
 
 
 def attend_pooled(
@@ -137,15 +142,15 @@ def attend_pooled(
     """
     query, key, value = as_arrays(query, key, value)
     chosen = Options(**options)
-    arguments, sizes = prepare(query, key, value, chosen)
-    weights = _query_weights(query_weights, sizes, arguments.dtype)
-    arguments = hide_queries(arguments, weights)
-    choice = record(choose_pooled(query, key, value, chosen, arguments, implementation, block))
-    if choice.implementation == "pooled" and not sizes.nothing:
-        with explained():
-            output = _run_pooled(arguments, weights)
+    inputs, sizes = validate(query, key, value, chosen)
+    weights = query_weight_array(query_weights, sizes, inputs.dtype)
+    inputs = clean_unweighted_queries(inputs, weights)
+    explanation = record(select_pooled(query, key, value, chosen, inputs, implementation, block))
+    if explanation.implementation == "pooled" and not sizes.empty:
+        with explain_forward_mode_errors():
+            output = _run_pooled(inputs, weights)
         return output.reshape(*sizes.batch, sizes.N, value.shape[-1]).astype(value.dtype)
-    output = _outputs(query, key, value, chosen, arguments, sizes, choice)
+    output = _outputs(query, key, value, chosen, inputs, sizes, explanation)
     weights = weights.reshape(*sizes.batch, sizes.T)[..., None, None]
     output = jnp.where((weights != 0) | jnp.isfinite(output), output, 0)  # 0 · NaN would be NaN
     return jnp.sum(output * weights, axis=-3).astype(value.dtype)
@@ -167,8 +172,8 @@ def attention_weights(
     """
     if implementation not in ("auto", "dense"):
         raise ValueError(f"implementation={implementation!r} has no weights to return: only 'dense' has")
-    arguments, sizes = prepare(*as_arrays(query, key, key if value is None else value), Options(**options))
-    weights = jax.jit(dense.attention_weights, static_argnums=1)(arguments, after_dropout)
+    inputs, sizes = validate(*as_arrays(query, key, key if value is None else value), Options(**options))
+    weights = jax.jit(dense.attention_weights, static_argnums=1)(inputs, after_dropout)
     return weights.reshape(*sizes.batch, sizes.N, sizes.T, sizes.S)
 
 
@@ -188,49 +193,33 @@ def explain(
     """
     query, key, value = as_arrays(query, key, value)
     chosen = Options(**options)
-    arguments, _ = prepare(query, key, value, chosen)
-    return (choose_pooled if pooled else choose)(query, key, value, chosen, arguments, implementation, block)
+    inputs, _ = validate(query, key, value, chosen)
+    return (select_pooled if pooled else select)(query, key, value, chosen, inputs, implementation, block)
 
 
-def _outputs(query, key, value, options: Options, arguments: Arguments, sizes: Sizes, choice: Explanation) -> Output:
-    if sizes.nothing:
+def _outputs(
+    query: Query, key: Key, value: Value, options: Options, inputs: Inputs, sizes: Sizes, explanation: Explanation
+) -> Output:
+    if sizes.empty:
         return jnp.zeros((*query.shape[:-1], value.shape[-1]), value.dtype)
-    if choice.implementation == "fused":
-        spare = blocks.choose_block(arguments, None)
-        return fused.attention(query, key, value, options, arguments, lambda: _run(arguments, sizes, "chunked", spare))
-    with explained():
-        return _run(arguments, sizes, choice.implementation, choice.block).astype(value.dtype)
+    if explanation.implementation == "fused":
+        block = choose_block(inputs, None)
+        return fused.attention(query, key, value, options, inputs, lambda: _run(inputs, sizes, "chunked", block))
+    with explain_forward_mode_errors():
+        return _run(inputs, sizes, explanation.implementation, explanation.block).astype(value.dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("sizes", "implementation", "block"))
-def _run(arguments: Arguments, sizes: Sizes, implementation: str, block: Block | None) -> Output:
+def _run(inputs: Inputs, sizes: Sizes, implementation: str, block: Block | None) -> Output:
     if implementation == "dense":
-        output = dense.attention(arguments)
+        output = dense.attention(inputs)
     else:
         assert block is not None
-        kernel = chunked if implementation == "chunked" else chunked_autodiff
-        output, _ = kernel.attention(arguments, block)
-    return rows_by_query(output, sizes)
+        kernel = chunked if implementation == "chunked" else autodiff
+        output, _ = kernel.attention(inputs, block)
+    return merge_query_heads(output, sizes)
 
 
 @jax.jit
-def _run_pooled(arguments: Arguments, query_weights: Array) -> Array:
-    return pooled_kernel.attention(arguments, query_weights)
-
-
-def _query_weights(weights: Array | None, sizes: Sizes, dtype: jnp.dtype) -> Array:
-    """`[B, T]`"""
-    if weights is None:
-        return jnp.full((sizes.B, sizes.T), 1 / max(1, sizes.T), dtype)
-    weights = as_array("query_weights", weights)
-    if not jnp.issubdtype(weights.dtype, jnp.floating):
-        raise ValueError(f"query_weights is {weights.dtype}: it must be floating point")
-    if weights.shape not in ((sizes.T,), (*sizes.batch, sizes.T)):
-        raise ValueError(f"query_weights {weights.shape} must be {(sizes.T,)} or {(*sizes.batch, sizes.T)}")
-    return jnp.broadcast_to(weights.astype(dtype), (*sizes.batch, sizes.T)).reshape(sizes.B, sizes.T)
-
-
-def rows_by_query(output: Array, sizes: Sizes) -> Array:
-    """`[B, K, R, T, V]` as `[*B, T, N, V]`."""
-    output = jnp.moveaxis(output.reshape(sizes.B, sizes.N, sizes.T, output.shape[-1]), 1, 2)
-    return output.reshape(*sizes.batch, sizes.T, sizes.N, output.shape[-1])
+def _run_pooled(inputs: Inputs, query_weights: Array) -> Array:
+    return pooled_kernel.attention(inputs, query_weights)

@@ -1,4 +1,4 @@
-"""How each framework starts the weights of its attention layers, by the framework's name."""
+"""How each framework initialises the weights of its attention layers, by the name of the framework."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as jax_initializers
 from jax.nn.initializers import Initializer
 
-from attn.scores import nearest
+from attn._validation import check_name
 
 glorot_uniform = jax_initializers.glorot_uniform
 
@@ -80,8 +80,8 @@ FAMILIES: dict[str, Family] = {
 
 
 def family(name: str) -> Family:
-    """Raises ValueError with the nearest name where there is none of this one."""
-    return FAMILIES[nearest("initializer", name, FAMILIES)]
+    """The initialisers of a framework by its name. Raises ValueError with the closest name where there is none."""
+    return FAMILIES[check_name("initializer", name, FAMILIES)]
 
 
 def of_keras(version: str | None) -> str:

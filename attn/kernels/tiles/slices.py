@@ -1,0 +1,93 @@
+"""The slice of each array that belongs to a tile."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jax import lax
+
+from attn.kernels.inputs import Inputs
+from attn.kernels.tiles.indices import TileIndices
+from attn.kernels.tiles.tiling import Block, Offset, full_block
+from attn.shapes import Array
+
+# The leading axes of each array that is sliced: b batch, k key/value heads, r query heads of one of these, t queries, s keys.
+_AXES = {
+    "query": "bkrt",
+    "key": "bks",
+    "value": "bks",
+    "bias": "bkrts",
+    "mask": "bkrts",
+    "query_lengths": "b",
+    "key_lengths": "b",
+    "query_segments": "bt",
+    "key_segments": "bs",
+    "query_positions": "bt",
+    "key_positions": "bs",
+}
+
+
+def pad_to_blocks(inputs: Inputs, block: Block) -> Inputs:
+    """Pads queries and keys to multiples of the block with copies of the last one. The padded keys are masked.
+
+    Copies rather than zeros, since a score or a score_mod may have no finite gradient at zeros or outside of its table.
+    """
+    size = full_block(inputs)
+    missing = {"t": -size.query % block.query, "s": -size.key % block.key}
+
+    def padded(array: Array, axes: str) -> Array:
+        full = {"t": size.query, "s": size.key}
+        ends = [(0, missing[axis] if full.get(axis) == n and n > 1 else 0) for axis, n in zip(axes, array.shape, strict=False)]
+        return jnp.pad(array, [*ends, *((0, 0) for _ in array.shape[len(axes) :])], mode="edge")
+
+    if not any(missing.values()):
+        return inputs
+    arrays = {name: padded(array, axes) for name, axes in _AXES.items() if (array := getattr(inputs, name)) is not None}
+    return dataclasses.replace(inputs, **arrays, unpadded=(size.query, size.key))
+
+
+def slice_tile(inputs: Inputs, offset: Offset, block: Block) -> tuple[Inputs, TileIndices]:
+    """The inputs of one tile, in the dtype of the computation, and its indices."""
+    slices = {
+        name: slice_array(array, axes, offset, block)
+        for name, axes in _AXES.items()
+        if (array := getattr(inputs, name)) is not None
+    }
+    for name in ("query", "key", "value", "bias"):
+        if name in slices:
+            slices[name] = slices[name].astype(inputs.dtype)
+    repeats = inputs.query.shape[2]
+    query = offset.query + jnp.arange(block.query, dtype=jnp.int32)
+    key = offset.key + jnp.arange(block.key, dtype=jnp.int32)
+    queries, keys = inputs.unpadded or (inputs.query.shape[3], inputs.key.shape[2])
+    indices = TileIndices(
+        batch=offset.batch + jnp.arange(block.batch, dtype=jnp.int32),
+        head=(offset.heads * repeats + jnp.arange(block.heads * repeats, dtype=jnp.int32)).reshape(block.heads, repeats),
+        query=query,
+        key=key,
+        query_position=slices.get("query_positions", jnp.minimum(query, queries - 1)[None] + inputs.query_offset),
+        key_position=slices.get("key_positions", jnp.minimum(key, keys - 1)[None]),
+    )
+    return dataclasses.replace(inputs, **slices), indices
+
+
+def slice_array(array: Array, axes: str, offset: Offset, block: Block) -> Array:
+    """The slice of an array whose leading axes are `axes`; an axis of size 1 is shared by all tiles."""
+    starts, sizes = _extent(array, axes, offset, block)
+    return lax.dynamic_slice(array, starts, sizes) if sizes != array.shape else array
+
+
+def update_slice(array: Array, axes: str, offset: Offset, update: Array) -> Array:
+    """The array with a tile's slice replaced."""
+    if update.shape == array.shape:
+        return update
+    starts, _ = _extent(array, axes, offset, Block(0, 0, 0, 0))
+    return lax.dynamic_update_slice(array, update, starts)
+
+
+def _extent(array: Array, axes: str, offset: Offset, block: Block) -> tuple[list, tuple[int, ...]]:
+    start = {"b": offset.batch, "k": offset.heads, "t": offset.query, "s": offset.key}
+    size = {"b": block.batch, "k": block.heads, "t": block.query, "s": block.key}
+    starts = [start.get(axis, 0) if n > 1 else 0 for axis, n in zip(axes, array.shape, strict=False)]
+    sizes = [n if n == 1 else size.get(axis, n) for axis, n in zip(axes, array.shape, strict=False)]
+    rest = array.shape[len(axes) :]
+    return [jnp.int32(n) for n in (*starts, *(0 for _ in rest))], (*sizes, *rest)

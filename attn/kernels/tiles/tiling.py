@@ -1,0 +1,92 @@
+"""How large a tile is, where it starts, and which tiles a mask by position leaves."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from attn.kernels.inputs import Inputs
+from attn.shapes import Array
+
+
+class Block(NamedTuple):
+    """The size of a tile along each axis: examples, key/value heads, queries, keys."""
+
+    batch: int
+    heads: int
+    query: int
+    key: int
+
+
+class Offset(NamedTuple):
+    """The first index of a tile along each axis of `Block`."""
+
+    batch: int | Array = 0
+    heads: int | Array = 0
+    query: int | Array = 0
+    key: int | Array = 0
+
+
+def full_block(inputs: Inputs) -> Block:
+    """The block of a single tile that holds everything."""
+    batch, heads, _, queries, _ = inputs.query.shape
+    return Block(batch, heads, queries, inputs.key.shape[2])
+
+
+def choose_block(inputs: Inputs, block: int | tuple[int, int] | None) -> Block:
+    """The numbers of queries and keys that the caller asked for, or a measured choice, and examples and heads to fill a tile.
+
+    Raises:
+      ValueError: `block` is neither an int of at least 1 nor two of them.
+    """
+    size, repeats = full_block(inputs), inputs.query.shape[2]
+    if block is None:
+        query, key = map(_balanced, (size.query, size.key), _default_sides(inputs, repeats))
+    else:
+        sides = block if isinstance(block, tuple) else (block, block)
+        if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
+            raise ValueError(f"block={block!r} must be one int of at least 1, or two: queries and keys in a tile")
+        query, key = (max(1, min(side, length)) for side, length in zip(sides, (size.query, size.key), strict=True))
+    scores = 2**17 if jax.default_backend() == "cpu" else 2**24  # in a tile; half a MiB stays in the cache of a CPU core
+    room = max(1, scores // (query * key * repeats))
+    heads = _largest_divisor(size.heads, room)
+    return Block(_largest_divisor(size.batch, room // heads), heads, query, key)
+
+
+def tiles_in_band(inputs: Inputs, queries: int, keys: int, query_block: int, key_block: int) -> np.ndarray:
+    """`[n, 2]` int32: (query block, key block) of each tile in which causality and the window leave at least one pair."""
+    rows, columns = np.mgrid[: queries // query_block, : keys // key_block].reshape(2, -1)
+    inside = np.ones(rows.shape, bool)
+    if inputs.has_band and not inputs.has_positions:
+        first_query = rows * query_block + inputs.query_offset
+        first_key = columns * key_block
+        # The smallest and the largest distance from a query to a key in the tile.
+        smallest, largest = first_key - (first_query + query_block - 1), first_key + key_block - 1 - first_query
+        left, right = inputs.window
+        inside &= True if right is None else smallest <= right
+        inside &= True if left is None else largest >= -left
+    return np.stack([rows[inside], columns[inside]], axis=-1).astype(np.int32)
+
+
+def _default_sides(inputs: Inputs, repeats: int) -> tuple[int, int]:
+    """The most queries and keys in a tile. Measured on AVX2 cores in float32, for T from 256 to 8,192."""
+    if inputs.score is not None:  # a pairwise score holds H numbers for each pair
+        side = max(16, 2 ** int(math.log2(2**10 / math.sqrt(repeats * inputs.query.shape[4]))))
+        return side, side
+    if jax.default_backend() != "cpu":
+        return 1_024, 1_024
+    left, right = inputs.window
+    if left is not None and right is not None and left + right <= 512:
+        return max(32, 128 // repeats), 128  # small tiles waste less outside of a narrow band
+    return max(32, 512 // repeats), 256
+
+
+def _balanced(length: int, side: int) -> int:
+    """The side of equal tiles, at most `side`, with the least padding; a multiple of 8 where there are several tiles."""
+    tiles = max(1, -(-length // side))
+    return max(1, length) if tiles == 1 else min(side, -(-length // (8 * tiles)) * 8)
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return next((n for n in range(min(number, limit), 1, -1) if number % n == 0), 1)

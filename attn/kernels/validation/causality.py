@@ -1,0 +1,44 @@
+"""Causality and the window: which distances from a query to a key are allowed."""
+
+import numpy as np
+
+from attn._validation import check_name
+from attn.kernels.options import Options, Sizes
+
+ALIGNMENTS = ("top_left", "bottom_right")
+
+
+def causal_offset(options: Options, sizes: Sizes) -> tuple[bool, int]:
+    """Whether attention is causal, and the position of query 0 where key 0 has position 0."""
+    causal = options.causal
+    if isinstance(causal, bool | np.bool_) or causal is None:
+        causal = bool(causal)
+    if causal is False:
+        return False, 0
+    if causal is True:
+        if not options.has_positions and sizes.T != sizes.S:
+            raise ValueError(
+                f"causal=True with T={sizes.T} and S={sizes.S}: name an alignment, {' or '.join(map(repr, ALIGNMENTS))}"
+            )
+        return True, 0
+    if not isinstance(causal, str):
+        raise ValueError(f"causal={causal!r} must be True, False or an alignment, {' or '.join(map(repr, ALIGNMENTS))}")
+    check_name("causal", causal, ALIGNMENTS)
+    if options.has_positions:
+        raise ValueError(f"causal={causal!r} with positions: positions define the alignment already; pass causal=True")
+    return True, sizes.S - sizes.T if causal == "bottom_right" else 0
+
+
+def window_sides(options: Options, causal: bool, sizes: Sizes) -> tuple[int | None, int | None]:
+    """How far before and after a query's position its keys may be; causal attention allows none after it."""
+    window = options.window
+    if window is None:
+        return None, 0 if causal else None
+    sides = tuple(window) if isinstance(window, tuple | list) else ()
+    if len(sides) != 2 or any(side is not None and (type(side) is not int or side < 0) for side in sides):
+        raise ValueError(f"window={window!r} must be (left, right), each None or an int of at least 0")
+    if not (causal or options.has_positions) and sizes.T != sizes.S:
+        raise ValueError(
+            f"window={window!r} with T={sizes.T} and S={sizes.S}: name an alignment with causal, or pass positions"
+        )
+    return (sides[0], 0) if causal else sides

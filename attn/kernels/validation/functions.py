@@ -1,0 +1,67 @@
+"""The functions that a caller passes: score, score_mod and mask_mod."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from attn._validation import as_array
+from attn.kernels.closures import trace
+from attn.kernels.options import Options, Sizes
+from attn.kernels.validation.sizes import split_heads, split_query_heads
+from attn.scores import Features, Pairwise, resolve
+from attn.shapes import Array, Key, Query
+
+
+def score_inputs(query: Query, key: Key, options: Options, dtype: jnp.dtype, sizes: Sizes) -> dict[str, Any]:
+    """Query and key of `Inputs`: features of an inner product, scaled, or vectors that a pairwise score is applied to."""
+    score = resolve(options.score)
+    if isinstance(score, Features | Pairwise):
+        score.check(query.shape[-1], key.shape[-1], sizes.N)
+    scale = options.scale if options.scale is None else as_array("scale", options.scale)
+    if scale is not None and (scale.shape != () or jnp.issubdtype(scale.dtype, jnp.complexfloating)):
+        raise ValueError(f"scale has shape {scale.shape} and dtype {scale.dtype}: it must be a real scalar")
+    if isinstance(score, Features):
+        scale = score.default_scale(query.shape[-1]) if scale is None else scale
+        features = _finite_features(lambda x: score.query_features(x) * jnp.asarray(scale, dtype), query.astype(dtype), options)
+        if type(score).key_features is not Features.key_features:
+            key = _finite_features(score.key_features, key.astype(dtype), options)
+        return {"query": split_query_heads(features, sizes), "key": split_heads(key, sizes)}
+    vectors = (jax.ShapeDtypeStruct(x.shape[-1:], dtype) for x in (query, key))
+    program, captured, result = trace("score", score, *vectors, like=(query, key))
+    if not jnp.issubdtype(result.dtype, jnp.floating):
+        raise ValueError(f"score returns {result.dtype}: it must return a floating point score")
+    return {
+        "query": split_query_heads(query, sizes),
+        "key": split_heads(key, sizes),
+        "score": program,
+        "score_captured": captured,
+        "score_scale": None if scale is None else jnp.asarray(scale, dtype),
+    }
+
+
+def mod_inputs(options: Options, dtype: jnp.dtype, like: Any) -> dict[str, Any]:
+    """The programs of score_mod and mask_mod and the arrays that they captured."""
+    index, fields = jax.ShapeDtypeStruct((), jnp.int32), {}
+    for name, function, first in (
+        ("score_mod", options.score_mod, (jax.ShapeDtypeStruct((), dtype),)),
+        ("mask_mod", options.mask_mod, ()),
+    ):
+        if function is None:
+            continue
+        if not callable(function):
+            raise ValueError(f"{name}={function!r} must be a function")
+        program, captured, result = trace(name, function, *first, index, index, index, index, like=like)
+        if (result.dtype == jnp.bool_) != (name == "mask_mod"):
+            raise ValueError(f"{name} returns {result.dtype}: score_mod returns a score, mask_mod a bool")
+        fields |= {name: program, f"{name}_captured": captured}
+    return fields
+
+
+def _finite_features(function: Callable[[Array], Array], x: Array, options: Options) -> Array:
+    """function(x), where a vector with NaN or Inf becomes NaN and gets no gradient, since it may be masked later."""
+    if not options.has_mask:
+        return function(x)
+    finite = jnp.all(jnp.isfinite(x), axis=-1, keepdims=True)
+    return jnp.where(finite, function(jnp.where(finite, x, 0)), jnp.nan)
