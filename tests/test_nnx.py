@@ -41,7 +41,7 @@ from flax import nnx
 
 import attn.layers
 import attn.models
-from attn.layers import d2l, d2l_transformer, keras, linen
+from attn.layers import d2l, d2l_transformer, dense, keras
 from attn.models.classifier import Classifier
 from experiments import settings
 
@@ -91,8 +91,8 @@ CASES: dict[str, tuple[nn.Module, tuple[jax.Array, ...], dict[str, Any]]] = {  #
         (TOKENS, LENGTHS),
         TRAIN,
     ),
-    "linen.Dense": (linen.Dense(V, nn.initializers.lecun_normal()), (X,), {}),
-    "linen.Dropout": (linen.Dropout(0.4, deterministic=False), (X,), {}),
+    "dense.Dense": (dense.Dense(V, nn.initializers.lecun_normal()), (X,), {}),
+    "dense.Dropout": (dense.Dropout(0.4, deterministic=False), (X,), {}),
     "classifier.Classifier, single_head": (model("single_head"), (TOKENS,), {}),
     "classifier.Classifier, multi_head": (model("multi_head"), (TOKENS,), TRAIN),
     "classifier.Classifier, transformer": (model("transformer"), (TOKENS,), {}),
@@ -152,7 +152,7 @@ def test_outputs_and_gradients_have_the_bits_of_linen(name):
     # The comparison can fail: other parameters give other bits, and so does another key where there is dropout.
     doubled = jax.tree.map(lambda leaf: 2 * leaf, params)
     assert same_bits(found, of_linen(doubled, rng, *arrays)) is (not jax.tree.leaves(params))
-    drops = options.get("deterministic") is False or isinstance(layer, linen.Dropout)
+    drops = options.get("deterministic") is False or isinstance(layer, dense.Dropout)
     assert same_bits(found, of_linen(params, other, *arrays)) is not drops
 
 

@@ -26,7 +26,7 @@ class _Masks(NamedTuple):
 
 
 class AttentionLayer(nn.Module):
-    """The base class of the layers. A subclass has `dropout`, `version`, `attention_axes` and the methods that begin with `_`."""
+    """The base class. A subclass has `dropout`, `version` and `attention_axes`, and defines the methods that begin with `_`."""
 
     VERSIONS: ClassVar[tuple[str, ...]] = masking.VERSIONS
     SCORES_AFTER_DROPOUT: ClassVar[bool] = False

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from attn.dropout import bernoulli
-from attn.layers import linen
+from attn.layers import dense
 
 X = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
 
@@ -17,8 +17,8 @@ class Ours(nn.Module):
 
     @nn.compact
     def __call__(self, x, deterministic=False):
-        x = linen.Dense(4, nn.initializers.lecun_normal(), nn.initializers.normal())(x)
-        return linen.Dropout(self.rate, deterministic)(x)
+        x = dense.Dense(4, nn.initializers.lecun_normal(), nn.initializers.normal())(x)
+        return dense.Dropout(self.rate, deterministic)(x)
 
 
 class Theirs(nn.Module):
