@@ -1,4 +1,4 @@
-"""The defaults that the pages share. Every default of the project lives in this folder."""
+"""The defaults that the pages share. All defaults of the project are in this folder."""
 
 from typing import Any
 
@@ -7,19 +7,19 @@ from ml_collections.config_dict import placeholder
 
 
 def defaults(data: str) -> Any:
-    """What the four pages have in common, for a corpus by name."""
-    config: Any = ConfigDict()  # its fields have no static types
+    """Returns what the four pages have in common for a corpus, "imdb" or "verdicts"."""
+    config: Any = ConfigDict()  # Any, because its fields have no static types
     config.seed = 0
     config.epochs = 10
     config.batch_size = 512  # examples; the last batch of an epoch may be smaller
     config.learning_rate = 1e-3  # of attn.keras_adam
-    config.steps_per_call = placeholder(int)  # steps that one compiled call runs; None: as many as take about a second
+    config.steps_per_call = placeholder(int)  # steps of one compiled call; None: as many as take about a second
 
     config.data = ConfigDict()
     config.data.name = data  # imdb | verdicts
-    config.data.dir = placeholder(str)  # where imdb lives; None: TFDS_DATA_DIR, then ~/tensorflow_datasets
-    config.data.vocabulary_size = placeholder(int)  # ids, with padding, start and unknown; None: the data's own
-    config.data.max_length = placeholder(int)  # tokens, the last ones are kept; None: the data's own
+    config.data.dir = placeholder(str)  # of imdb; None: TFDS_DATA_DIR, then ~/tensorflow_datasets
+    config.data.vocabulary_size = placeholder(int)  # with padding, start and unknown; None: the corpus' own
+    config.data.max_length = placeholder(int)  # tokens of a review, of which the last are kept; None: the corpus' own
 
     config.model = ConfigDict()
     config.model.body = "transformer"  # attention | multi_head | transformer
@@ -27,15 +27,15 @@ def defaults(data: str) -> Any:
     config.model.embed_dim = 16
     config.model.num_layers = 1
     config.model.num_heads = 2
-    config.model.key_dim = 16  # a head
-    config.model.output_dims = (16, 20)  # of the layers of multi_head alone
-    config.model.feedforward_dim = 64  # of transformer alone
+    config.model.key_dim = 16  # features of a head
+    config.model.output_dims = (16, 20)  # one for each layer; body multi_head only
+    config.model.feedforward_dim = 64  # body transformer only
     config.model.positions = "none"  # none | learned | sinusoidal | sinusoidal_split | rotary | alibi | t5
-    config.model.dropout_rate = 0.0  # on the output of every sub-layer of the body
-    config.model.mask_padding = False  # True hides padding from the keys and the pooling
+    config.model.dropout_rate = 0.0  # of the output of every sub-layer of the body
+    config.model.mask_padding = False  # True excludes padding from the keys and from the pooling
 
     if data == "verdicts":  # 8,000 reviews of at most 23 words
-        config.epochs = 16  # at 10 the mean of five seeds is 0.945: one of them learns late
+        config.epochs = 16  # with 10 the mean of five seeds is 0.945, because one of them learns late
         config.batch_size = 32
         config.learning_rate = 3e-3
         config.model.mask_padding = True

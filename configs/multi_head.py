@@ -1,10 +1,13 @@
-"""Two layers of Keras' MultiHeadAttention, to 16 and to 20 features: 2 heads of 2.
+"""Two layers of Keras' MultiHeadAttention, with 16 and 20 output features and two heads of 2.
 
 python -m experiments train --config=configs/multi_head.py --workdir=runs/multi_head
 
-On IMDB, 6 seeds, two shared CPU cores: 1.4 to 5.2 minutes of training as other jobs came and went. Percent, mean
-(minimum to maximum): validation accuracy, final 88.61 (88.53 to 88.67), best 88.62 (88.53 to 88.67);
-test accuracy 87.60 (87.54 to 87.69).
+IMDB, 6 seeds: 1.4 to 5.2 minutes of training each. Validation accuracy 88.61 (88.53 to 88.67) at the end and 88.62 (88.53 to
+88.67) at best; test accuracy 87.60 (87.54 to 87.69).
+
+The embedded corpus, 5 seeds: one wider layer, with two heads of 16. Test accuracy 50.00 (50.00 to 50.00), since without
+positions no model can do better, and 94.06 (93.05 to 95.05) with `--config.model.positions=sinusoidal`. The two layers of the
+IMDB model stayed at 50 on four of five seeds even with these positions.
 """
 
 from configs.defaults import defaults
@@ -15,4 +18,10 @@ def get_config(data: str = "imdb"):
     config.model.body = "multi_head"
     config.model.num_layers = 2
     config.model.key_dim = 2
+    if data == "verdicts":
+        config.learning_rate = 1e-2
+        config.model.num_layers = 1
+        config.model.embed_dim = 32
+        config.model.key_dim = 16
+        config.model.output_dims = (16,)
     return config

@@ -2,9 +2,11 @@
 
 python -m experiments train --config=configs/single_head.py --workdir=runs/single_head
 
-On IMDB, 6 seeds, two shared CPU cores: 2.9 to 6.7 minutes of training as other jobs came and went. Percent, mean
-(minimum to maximum): validation accuracy, final 88.46 (88.29 to 88.61), best 88.48 (88.33 to 88.61);
-test accuracy 88.05 (88.00 to 88.10).
+IMDB, 6 seeds: 2.9 to 6.7 minutes of training each. Validation accuracy 88.46 (88.29 to 88.61) at the end and 88.48 (88.33 to
+88.61) at best; test accuracy 88.05 (88.00 to 88.10).
+
+The embedded corpus, 5 seeds: one wider layer. Test accuracy 50.00 (50.00 to 50.00), since without positions no model can do
+better, and 91.07 (86.40 to 92.60) with `--config.model.positions=sinusoidal`.
 """
 
 from configs.defaults import defaults
@@ -16,4 +18,8 @@ def get_config(data: str = "imdb"):
     config.model.body = "attention"
     config.model.num_layers = 2
     config.model.num_heads = 1
+    if data == "verdicts":
+        config.learning_rate = 1e-2
+        config.model.num_layers = 1
+        config.model.embed_dim = config.model.key_dim = 32
     return config

@@ -1,10 +1,12 @@
-"""One post-norm transformer block of 2 heads of 16, feed-forward 64, without positions.
+"""One post-norm transformer block with two heads of 16 and 64 feed-forward features, without positions.
 
 python -m experiments train --config=configs/transformer.py --workdir=runs/transformer
 
-On IMDB, 6 seeds, two shared CPU cores: 2.0 to 3.4 minutes of training as other jobs came and went. Percent, mean
-(minimum to maximum): validation accuracy, final 86.38 (86.04 to 86.71), best 88.27 (87.94 to 88.66);
-test accuracy 85.08 (84.86 to 85.36).
+IMDB, 6 seeds: 2.0 to 3.4 minutes of training each. Validation accuracy 86.38 (86.04 to 86.71) at the end and 88.27 (87.94 to
+88.66) at best; test accuracy 85.08 (84.86 to 85.36).
+
+The embedded corpus, 5 seeds: test accuracy 50.00 (50.00 to 50.00), since without positions no model can do better, and 99.30
+(98.10 to 99.95) with `--config.model.positions=sinusoidal`.
 """
 
 from configs.defaults import defaults

@@ -2,9 +2,10 @@
 
 python -m experiments train --config=configs/transformer_positional.py --workdir=runs/transformer_positional
 
-On IMDB, 6 seeds, two shared CPU cores: 1.6 to 4.8 minutes of training as other jobs came and went. Percent, mean
-(minimum to maximum): validation accuracy, final 85.73 (81.11 to 86.94), best 88.25 (87.91 to 88.46);
-test accuracy 84.13 (79.22 to 85.49).
+IMDB, 6 seeds: 1.6 to 4.8 minutes of training each. Validation accuracy 85.73 (81.11 to 86.94) at the end and 88.25 (87.91 to
+88.46) at best; test accuracy 84.13 (79.22 to 85.49).
+
+The embedded corpus, 5 seeds: test accuracy 98.86 (95.65 to 99.85).
 """
 
 from configs import transformer

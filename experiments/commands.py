@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,14 +18,22 @@ from experiments import settings
 from experiments.errors import Refusal, UsageError
 from experiments.settings import Config
 
-USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …]
+USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …], in a checkout of the repository
 
-  prepare     [--archive=PATH] [--data_dir=DIR]                             the IMDB reviews, from an archive or the net
-  train       --config=configs/NAME.py --workdir=DIR [--config.FIELD=VALUE …]     one run
-  evaluate    --workdir=DIR [--split=validation|test]                       loss and accuracy of a finished run, as JSON
-  predict     --workdir=DIR [FILE|-]                                        a label for each line of a file, as JSON
-  reproduce   --workdir=DIR [--seeds=5] [--data_dir=DIR]                    the blog's curves on IMDB, over ours
-  quickstart  [--workdir=runs/quickstart]                                   the four classifiers on the embedded corpus"""
+  quickstart  [--workdir=runs/quickstart]
+              Trains six small models on the embedded corpus. One to two minutes.
+  train       --config=configs/NAME.py[:verdicts] --workdir=DIR [--config.FIELD=VALUE …]
+              Trains one model, on IMDB or on the embedded corpus. Half a minute to seven minutes; it says when it starts.
+  evaluate    --workdir=DIR [--split=validation|test]
+              Prints loss and accuracy of a finished run, as JSON. Less than a minute.
+  predict     --workdir=DIR [FILE|-]
+              Prints a label for each line of a file or of standard input, as JSON. Seconds.
+  prepare     [--archive=PATH] [--data_dir=DIR]
+              Prepares the IMDB reviews, from a local archive or from a download of 84 MB. Half a minute and the download.
+  reproduce   --workdir=DIR [--seeds=5] [--data_dir=DIR]
+              Trains four models on IMDB and compares them with the curves of the blog post. About 84 minutes in all.
+
+The times are those of two CPU cores. README.md and docs/lab.md say more."""
 
 INTERRUPTED = 130  # the exit code of Ctrl-C
 
@@ -171,7 +180,7 @@ def _parse_config(arguments: list[str]) -> tuple[Config, str, Path]:
     workdir = _workdir(values)
     if not values.config or not Path(values.config.partition(":")[0]).is_file():
         problem = "--config is missing" if values.config is None else f"--config={values.config} is no file"
-        raise UsageError(f"{problem}: it must be a page such as configs/single_head.py")
+        raise UsageError(f"{problem}: it must be a page such as {_example_page()}")
     try:
         config = _read_page(values.config, fields)
         settings.check(config)
@@ -180,6 +189,12 @@ def _parse_config(arguments: list[str]) -> tuple[Config, str, Path]:
     except Exception as error:  # a page is Python, and may raise anything
         raise UsageError(f"--config={values.config} cannot be read: {type(error).__name__}: {_last_line(error)}") from None
     return config, Path(values.config.partition(":")[0]).stem, workdir
+
+
+def _example_page() -> Path:
+    """A path that exists, whatever the working directory is."""
+    page = Path("configs", "single_head.py")
+    return page if page.is_file() else Path(__file__).parent.parent / page
 
 
 def _read_page(page: str, fields: list[str]) -> Config:
@@ -207,7 +222,7 @@ def _parsed(values: flags.FlagValues, arguments: list[str], words: bool = False,
     try:
         rest = values(["experiments", *arguments], known_only=known_only)[1:]
     except flags.UnrecognizedFlagError as error:
-        raise UsageError(f"--{error.flagname} is no flag of this command{_hint(error.flagname, list(values))}") from None
+        raise UsageError(f"--{error.flagname} is no flag of this command{_flag_hint(error.flagname, values)}") from None
     except flags.IllegalFlagValueError as error:
         raise UsageError(_bad_value(str(error), arguments)) from None
     except (flags.Error, ValueError) as error:
@@ -244,6 +259,18 @@ def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
 
-def _hint(name: str, names) -> str:
+def _flag_hint(name: str, values: flags.FlagValues) -> str:
+    """The flag that an unknown one most probably means, or else all of them."""
+    names = [flag for flag in values if not flag.startswith("config.")]
+    if hint := _hint(name, names):
+        return hint
+    if "config" in names:
+        if field := settings.near_field(name):
+            return f"; did you mean --config.{field}?"
+        names.append("config.FIELD")
+    return f"; its flags are {', '.join(f'--{flag}' for flag in sorted(names))}"
+
+
+def _hint(name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {near[0]}?" if near else ""

@@ -9,6 +9,15 @@ from typing import Any, TextIO
 from experiments import run_folder
 from experiments.steps import Sums
 
+_WITH_EVALUATION = 1.2  # an epoch's training and evaluation over its training alone, on IMDB
+
+
+def duration(seconds: float) -> str:
+    """A duration in words, as "about 20 seconds" or "about 3 minutes"."""
+    if seconds < 90:
+        return f"about {max(5, 5 * round(seconds / 5))} seconds"
+    return f"about {round(seconds / 60)} minutes"
+
 
 class Metrics:
     """A row an epoch to `metrics.jsonl`, flushed, and to TensorBoard. A context manager."""
@@ -47,6 +56,19 @@ class Progress:
         self._epochs = epochs
         self._stream = stream or sys.stdout
         self._width = 0
+        self._estimated = False
+
+    def start(self) -> None:
+        """Says when the duration will be known."""
+        print("Compiling. How long the run takes will be known after its first steps.", file=self._stream, flush=True)
+
+    def estimate(self, epoch_seconds: float) -> None:
+        """Says once how long the run will take, from the seconds of training in an epoch."""
+        if not self._estimated:
+            self._estimated = True
+            self._show(f"{self._epochs} epochs: {duration(self._epochs * epoch_seconds * _WITH_EVALUATION)}")
+            print(file=self._stream, flush=True)
+            self._width = 0
 
     def update(self, epoch: int, step: int, steps: int, sums: Sums, seconds: float) -> None:
         """Where the epoch stands after `step` of `steps`, `seconds` in."""
@@ -71,6 +93,32 @@ class Progress:
         self._width = 0
 
     def _show(self, line: str) -> None:
+        """Writes a line over the one before."""
         start = "\r" if self._stream.isatty() else ""
         print(f"{start}{line:<{self._width}}", end="", file=self._stream, flush=True)
         self._width = len(line)
+
+
+class BriefProgress(Progress):
+    """One line for a whole run, rewritten in a terminal and printed at the end elsewhere."""
+
+    def start(self) -> None:
+        """Says nothing: the caller has said how long it takes."""
+
+    def estimate(self, epoch_seconds: float) -> None:
+        """Says nothing, as `start`."""
+
+    def update(self, epoch: int, step: int, steps: int, sums: Sums, seconds: float) -> None:
+        """Shows the current epoch."""
+        if self._stream.isatty():
+            self._show(f"        epoch {epoch} of {self._epochs}")
+
+    def epoch(self, row: dict[str, Any], seconds_left: float) -> None:
+        """Shows the accuracy after an epoch."""
+        if self._stream.isatty():
+            self._show(f"        epoch {row['epoch']} of {self._epochs}, validation accuracy {row['val_accuracy']:.3f}")
+
+    def close(self, line: str) -> None:
+        """Prints the last line, for good."""
+        self._show(f"        {line}")
+        print(file=self._stream, flush=True)

@@ -17,6 +17,9 @@ PANELS = {
     "val_accuracy": "validation accuracy",
 }
 _COLOURS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE")  # Paul Tol's bright, safe for the colour blind
+_GREY = "#BBBBBB"
+_SHOWN = "val_accuracy"  # in `draw_lines`
+_LINE = 0.04  # the height of a line of text there, in accuracy
 
 
 def draw_curves(folder: Path, runs: Mapping[str, Sequence[Rows]], blog: Mapping[str, Rows] | None = None) -> None:
@@ -38,6 +41,50 @@ def draw_curves(folder: Path, runs: Mapping[str, Sequence[Rows]], blog: Mapping[
     if blog:
         legend.plot([], [], "--", color="black", linewidth=1.2, label="the blog")
     legend.legend(frameon=False)
+    _save(figure, folder)
+
+
+def draw_lines(folder: Path, title: str, rising: Mapping[str, Rows], flat: Sequence[Rows], note: str) -> None:
+    """Draws `curves.png` and `curves.svg`: validation accuracy by epoch, each line named beside its end.
+
+    Args:
+      folder: Where the files are written.
+      title: The title of the figure.
+      rising: The runs that learn, by name.
+      flat: The runs that do not. Their lines lie on top of each other and are drawn alike.
+      note: The text beside the flat lines.
+    """
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    axes = figure.subplots()
+    for rows in flat:
+        axes.plot(*_curve(rows, _SHOWN), color=_GREY, linewidth=5)
+    _name_line(axes, note, flat[0], flat[0][-1][_SHOWN], "#555555")
+    heights = _apart([rows[-1][_SHOWN] for rows in rising.values()])
+    for colour, height, (name, rows) in zip(_COLOURS, heights, rising.items(), strict=False):
+        axes.plot(*_curve(rows, _SHOWN), color=colour, linewidth=2, marker="o" if len(rows) == 1 else None)
+        _name_line(axes, f"{name}: {rows[-1][_SHOWN]:.3f}", rows, height, colour)
+    axes.set(title=title, xlabel="epoch", ylabel="validation accuracy", ylim=(0.4, 1.02))
+    axes.margins(x=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    _save(figure, folder)
+
+
+def _name_line(axes: Axes, text: str, rows: Rows, height: float, colour: str) -> None:
+    end = rows[-1]["epoch"], height
+    axes.annotate(text, end, (8, 0), textcoords="offset points", color=colour, va="center", annotation_clip=False)
+
+
+def _apart(heights: Sequence[float]) -> list[float]:
+    """The heights of labels, lowered where two of them would be less than a line of text apart."""
+    placed: dict[int, float] = {}
+    for index in sorted(range(len(heights)), key=heights.__getitem__, reverse=True):
+        placed[index] = min([heights[index], *(height - _LINE for height in placed.values())])
+    return [placed[index] for index in range(len(heights))]
+
+
+def _save(figure: Figure, folder: Path) -> None:
     with matplotlib.rc_context({"svg.hashsalt": "attn"}):  # the same bytes from the same rows
         figure.savefig(folder / "curves.png", dpi=110, metadata={"Software": None})
         figure.savefig(folder / "curves.svg", metadata={"Date": None})

@@ -94,14 +94,14 @@ def rule_of(field: str) -> Rule:
 
 def _suggestion(field: str) -> str:
     group = field.partition(".")[0]
-    if near := _near_field(field):
+    if near := near_field(field):
         return f"did you mean config.{near}?"
     if group in GROUPS:
         return f"the fields of config.{group} are {_listed(group)}"
     return f"the fields are {_listed('')}, and those of config.{' and config.'.join(GROUPS)}"
 
 
-def _near_field(field: str) -> str | None:
+def near_field(field: str) -> str | None:
     """Returns the field whose name is most similar to an unknown one, or None if none is similar."""
     group, _, name = field.rpartition(".")
     if field in GROUPS or name in ALIASES:

@@ -85,6 +85,7 @@ def _fit(
     """Trains all epochs. Returns the state, the rows, and the seconds of training without compilation and evaluation."""
     state = plan.replicate(steps.initial_state(plan, jax.random.key(config.seed)))
     examples = plan.examples(corpus.train.tokens, corpus.train.labels)
+    progress.start()
     epoch_calls, evaluate = Epochs(config, plan, state, examples), _Evaluation(plan, corpus.validation)
     rows, train_seconds, started = [], 0.0, time.monotonic()
     with Metrics(workdir) as metrics:
@@ -144,6 +145,8 @@ class Epochs:
             if self._adapt:
                 self._steps_per_call = max(1, round(_CALL_SECONDS * (last - first) / call_seconds))
             first = last
+            if seconds >= _CALL_SECONDS or last == self.steps:
+                progress.estimate(seconds / last * self.steps)  # the first call alone is too short to tell
             progress.update(epoch, last, self.steps, sums, seconds)
         return state, sums, seconds
 

@@ -1,9 +1,9 @@
-"""What the embedded corpus asks for: test accuracy of the four classifiers and of a bag of words, over seeds.
+"""Test accuracy on the embedded corpus, over seeds.
 
     python scripts/verdicts_accuracy.py --seeds 5
 
-The classifiers are those of `make quickstart`, with the seed of the model changed; the bag of words is scikit-learn's logistic
-regression on word counts, over as many corpora as there are seeds.
+The models are those of `make quickstart` and the page with learned positions, with the seed of the model changed. The bag of
+words is scikit-learn's logistic regression on word counts, over as many corpora as there are seeds.
 """
 
 import argparse
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from experiments import commands, report, settings, train
+from experiments import commands, quickstart, report, settings, train
 from experiments.data import verdicts
 
 
@@ -31,12 +31,11 @@ def bag_of_words(seed: int) -> float:
     return float(model.score(counts.transform(test_texts), test_labels))
 
 
-def classifier(page: str, seed: int) -> float:
-    """Test accuracy of a page of the notebook on the embedded corpus."""
-    config = settings.load_page(page, "verdicts")
+def classifier(config: settings.Config, seed: int) -> float:
+    """Test accuracy of a classifier on the embedded corpus."""
     config.seed = seed
     with tempfile.TemporaryDirectory() as folder:
-        return train.train(config, Path(folder) / page, page)["test_accuracy"]
+        return train.train(config, Path(folder) / "run", config.model.body)["test_accuracy"]
 
 
 def row(name: str, accuracies: Sequence[float]) -> list[str]:
@@ -49,7 +48,9 @@ def main() -> None:
     seeds = range(parser.parse_args().seeds)
     commands.use_all_cores()
     rows = [row("bag of words", [bag_of_words(seed) for seed in seeds])]
-    rows += [row(page, [classifier(page, seed) for seed in seeds]) for page in settings.MODELS]
+    configs = {model.name: model.config() for model in quickstart.MODELS}
+    configs["transformer_positional"] = settings.load_page("transformer_positional", "verdicts")
+    rows += [row(name, [classifier(config, seed) for seed in seeds]) for name, config in configs.items()]
     print("\n" + report.table([f"test accuracy, {len(seeds)} seeds", "mean", "min", "max"], rows))
 
 

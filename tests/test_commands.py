@@ -17,8 +17,8 @@ import pytest
 import tiny
 
 import experiments
-from experiments import build, commands, quickstart, reproduce, run_folder, settings, train
-from experiments.data import imdb_location
+from experiments import build, commands, metrics, quickstart, reproduce, run_folder, settings, train
+from experiments.data import imdb_location, verdicts
 from experiments.errors import DataError
 
 FIELDS = "the fields are seed, epochs, batch_size, learning_rate, steps_per_call, and those of config.data and config.model"
@@ -70,7 +70,7 @@ def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
         ("trian", "'trian' is no command: it must be one of prepare, .*quickstart; did you mean train\\?"),
         ("--config=x", "'--config=x' is no command"),
         ("train", "--workdir is missing: it must be the folder of the run"),
-        ("train --workdir=W", "--config is missing: it must be a page such as configs/single_head.py"),
+        ("train --workdir=W", "--config is missing: it must be a page such as /.*/configs/single_head.py$"),
         ("train --config=configs/transformer.py", "--workdir is missing"),
         ("train PAGE --workdir=", "--workdir is missing"),
         ("train --config= --workdir=W", "--config= is no file: it must be a page"),
@@ -81,7 +81,13 @@ def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
         ("train lr=3 PAGE --workdir=W", "'lr=3' is a word without dashes"),
         ("train PAGE --workdir=W -", "'-' is a word without dashes"),
         ("train PAGE --workdir=W --wokdir=V", "--wokdir is no flag of this command; did you mean workdir\\?"),
-        ("train PAGE --workdir=W --zzz", "--zzz is no flag of this command$"),
+        (
+            "train PAGE --workdir=W --zzz",
+            "--zzz is no flag of this command; its flags are --config, --config.FIELD, --workdir$",
+        ),
+        ("train PAGE --workdir=W --epochs=3", "--epochs is no flag of this command; did you mean --config.epochs\\?"),
+        ("train PAGE --workdir=W --lr=3", "--lr is no flag of this command; did you mean --config.learning_rate\\?"),
+        ("quickstart --epochs=3", "--epochs is no flag of this command; its flags are --workdir$"),
         ("train PAGE --workdir=W --config.epochs", "Missing value for flag --config.epochs"),
         ("train PAGE --workdir=W --config.=3", "config. is no field of the config"),
         (
@@ -241,28 +247,66 @@ def test_predict_from_a_closed_standard_input(
     assert refused(capsys, ["predict", f"--workdir={finished_run}"]) == "FILE is missing, and standard input is closed"
 
 
+def fake_training(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Makes the quickstart's trainings and its questions instant; returns the labels of the runs as they are trained."""
+    trained = []
+
+    def fake(config: settings.Config, folder: Path, label: str, progress: metrics.Progress) -> dict:
+        run_folder.check(folder)
+        trained.append(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        accuracy = 0.5 if config.model.positions == "none" else 0.9
+        row = {"epoch": 1, "train_loss": 1, "train_accuracy": 1, "val_loss": 1, "val_accuracy": accuracy}
+        (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+        return {"test_accuracy": accuracy}
+
+    monkeypatch.setattr(quickstart.train, "train", fake)
+    monkeypatch.setattr(quickstart, "_ask", lambda folder, reviews: ["positive"] * len(reviews))
+    return trained
+
+
 def test_quickstart_starts_afresh_over_its_own_runs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    """A finished run of another config, such as runs/single_head on IMDB, is refused and kept."""
-    kept = tmp_path / "single_head"
+    """A finished run of another config is refused and kept."""
+    kept, trained = tmp_path / "single_head-none", fake_training(monkeypatch)
     for data, code in (("imdb", 2), ("verdicts", 0)):
         kept.mkdir(exist_ok=True)
         run_folder.write_json(kept / "config.json", settings.load_page("single_head", data).to_dict())
         run_folder.write_json(kept / "result.json", {"old": True})
-        trained = []
-
-        def fake(config: settings.Config, folder: Path, label: str, trained: list = trained) -> dict:
-            run_folder.check(folder)
-            trained.append(folder.name)
-            folder.mkdir(exist_ok=True)
-            row = {"epoch": 1, "train_loss": 1, "train_accuracy": 1, "val_loss": 1, "val_accuracy": 1}
-            (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
-            return {"parameters": 3, "final_val_accuracy": 0.5, "test_accuracy": 0.25, "train_seconds": 2.0}
-
-        monkeypatch.setattr(quickstart.train, "train", fake)
         assert commands.main(["quickstart", f"--workdir={tmp_path}"]) == code
         assert (kept / "result.json").exists() == (code == 2)
-        assert trained == ([] if code else list(settings.MODELS))
+        assert trained == ([] if code else [model.name for model in quickstart.MODELS])
         assert ("holds a finished run" in capsys.readouterr().err) == (code == 2)
+
+
+def test_quickstart_says_what_each_model_can_reach_before_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """And at the end what each says of three reviews, of which two are anagrams."""
+    fake_training(monkeypatch)
+    assert commands.main(["quickstart", f"--workdir={tmp_path}"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    for number, model in enumerate(quickstart.MODELS, start=1):
+        before = next(index for index, line in enumerate(lines) if line.startswith(f"{number} of 6  {model.name}: "))
+        learns = model.positions != "none"
+        assert ("can learn" if learns else "must stay at 0.500") in lines[before]
+        assert re.match(f" +accuracy {'0.900' if learns else '0.500'} on the test reviews", lines[before + 1])
+        assert ("as it must be" in lines[before + 1]) == (not learns)
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    assert table[:3] == [
+        ["model", "A", "B", "C", "test accuracy"],
+        ["the writer's own verdict", "positive", "negative", "negative", ""],
+        ["single_head without positions", "positive, right", "positive, wrong", "positive, wrong", "0.500"],
+    ]
+    assert len(table) == 8
+    assert f"The curves are in {tmp_path / 'curves.png'}" in out
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_quickstart_asks_about_a_review_and_its_anagram():
+    (one, label), (two, other), (three, _) = quickstart.three_reviews(verdicts.reviews(0)["test"])
+    assert sorted(one.replace(",", "").split()) == sorted(two.replace(",", "").split())
+    assert (one != two, {label, other}) == (True, {0, 1})
+    assert three not in (one, two)
 
 
 def test_a_run_is_labelled_by_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
@@ -284,6 +328,15 @@ def test_reproduce_is_given_its_flags(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(reproduce, "reproduce", lambda *arguments: calls.append(arguments))
     assert commands.main(["reproduce", f"--workdir={tmp_path}", "--seeds=3"]) == 0
     assert calls == [(tmp_path, 3, None)]
+
+
+def test_outside_of_a_checkout(tmp_path: Path):
+    """The folder of the package is run as a script, from another folder."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, str(tiny.ROOT / "experiments")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    said = "error: python -m experiments runs in a checkout of the repository only: change to its folder first\n"
+    assert (done.stdout, done.stderr, done.returncode) == ("", said, 1)
 
 
 ENVIRONMENT = {"PYTHONPATH": str(tiny.ROOT), "PYTHONIOENCODING": "ascii"}

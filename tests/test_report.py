@@ -68,6 +68,23 @@ def test_curves_show_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert labels == ["one", "two", "the blog"]
 
 
+def test_lines_are_named_beside_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two that end at the same height get labels that do not overlap; the flat ones share one."""
+    figures = []
+    monkeypatch.setattr(report.Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    rising = {"one": rows(-0.3, -0.4), "two": rows(-0.2, -0.41), "three": rows(-0.1, -0.2)}
+    report.draw_lines(tmp_path, "title", rising, [rows(0.0, 0.0), rows(0.0, 0.0)], "both stay")
+    (axes,) = figures[0].axes
+    assert [line.get_ydata()[-1] for line in axes.get_lines()] == pytest.approx([0.5, 0.5, 0.9, 0.91, 0.7])
+    labels = {text.get_text(): text.xy[1] for text in axes.texts}
+    assert labels == {
+        "both stay": 0.5,
+        "one: 0.900": pytest.approx(0.87),
+        "two: 0.910": pytest.approx(0.91),
+        "three: 0.700": pytest.approx(0.7),
+    }
+
+
 def test_svg_names_no_date_and_no_machine(tmp_path: Path):
     report.draw_curves(tmp_path, {"one": [rows(0.3, 0.2)]})
     assert not re.search(r"<dc:date>", (tmp_path / "curves.svg").read_text())

@@ -108,14 +108,17 @@ def test_only_what_is_missing_is_trained(ledger: Path, trained: list[str], tmp_p
     assert trained == [f"{model}/seed_{seed}" for seed in (0, 1) for model in settings.MODELS], "seed by seed"
     written = tiny.tree(ledger / "runs")
     assert len(written) == 8
+    out = capsys.readouterr().out
+    assert out.startswith("8 of 8 runs are missing: about 28 minutes on two CPU cores.")
     assert {"curves.png", "curves.svg", "table.md"} <= {path.name for path in work.iterdir()}
     table = (work / "table.md").read_text()
-    assert table in capsys.readouterr().out
+    assert table in out
     assert table.count(" 75.00 |") == 4, "the mean over the seeds, without the calibrating one"
 
     trained.clear()
     reproduce.reproduce(tmp_path / "elsewhere", 1, "/data", ledger)  # another folder, and the data in another place
     assert trained == []
+    assert capsys.readouterr().out.startswith("All 8 runs are finished: this takes a few seconds.")
     assert (tmp_path / "elsewhere" / "table.md").read_text() == table
 
     missing = next(name for name in written if name.startswith("transformer-seed_1-"))

@@ -301,6 +301,34 @@ def test_progress_in_a_terminal_rewrites_its_line():
     assert all(len(late.rstrip("\n")) >= len(early.rstrip()) for early, late in itertools.pairwise(lines)), "no rest"
 
 
+def test_progress_says_once_how_long_the_run_takes():
+    progress = metrics.Progress(10, stream := io.StringIO())
+    progress.start()
+    progress.estimate(epoch_seconds=13.0)
+    progress.estimate(epoch_seconds=20.0)
+    assert stream.getvalue().splitlines()[1:] == ["10 epochs: about 3 minutes"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.1, "5 seconds"), (41, "40 seconds"), (89, "90 seconds"), (95, "2 minutes"), (5040, "84 minutes")]
+)
+def test_duration(seconds: float, words: str):
+    assert metrics.duration(seconds) == f"about {words}"
+
+
+def test_brief_progress_is_one_line_a_run():
+    for stream, shown in ((Terminal(), 3), (io.StringIO(), 1)):
+        progress = metrics.BriefProgress(12, stream)
+        progress.start()
+        progress.estimate(epoch_seconds=3.0)
+        progress.update(1, 5, 20, sums(400.0, 200, 800), seconds=2.0)
+        progress.epoch(ROW, seconds_left=3.0)
+        progress.close("accuracy 0.500")
+        lines = stream.getvalue().replace("\r", "\n").split("\n")
+        assert [line.strip() for line in lines if line.strip()][-1] == "accuracy 0.500"
+        assert len([line for line in lines if line.strip()]) == shown
+
+
 def test_progress_elsewhere_is_a_plain_line_an_epoch():
     progress = metrics.Progress(12, stream := io.StringIO())
     progress.update(1, 5, 20, sums(400.0, 200, 800), seconds=2.0)

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,8 @@ def prepare(archive: Path | None = None, data_dir: Path | None = None) -> Path:
         _check_connection(root)
     elif not source.is_file():
         raise DataError(f"IMDB archive {source} is not a file")
+    origin = source or f"{imdb_location.URL} (84 MB)"
+    print(f"Preparing IMDB from {origin}: half a minute{'' if source else ' and the download'}", file=sys.stderr)
     try:
         with no_leftovers(folder.parent):
             _write(root, source)
