@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 Rows = Sequence[Mapping[str, Any]]  # one run, a row an epoch
 PANELS = {
@@ -65,7 +66,7 @@ def draw_lines(folder: Path, title: str, rising: Mapping[str, Rows], flat: Seque
         _name_line(axes, f"{name}: {rows[-1][_SHOWN]:.3f}", rows, height, colour)
     axes.set(title=title, xlabel="epoch", ylabel="validation accuracy", ylim=(0.4, 1.02))
     axes.margins(x=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     _save(figure, folder)
