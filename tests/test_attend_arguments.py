@@ -10,6 +10,7 @@ from cases import KEY, QUERY, VALUE, B, H, K, N, S, T, V
 import attn
 from attn import mask_mods, scores
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 SCORES = rf"\({B}, {N}, {T}, {S}\)"
 BAD = [
     ({"query": QUERY[0, 0]}, r"query \(4, 3\) must be \[\*B, length, heads, head dim\]"),

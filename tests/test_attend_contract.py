@@ -26,8 +26,19 @@ def attend(implementation, **options):
 
 
 def output_and_gradients(function, *inputs):
-    output, pull = jax.vjp(function, *inputs)
-    return output, *pull(jnp.asarray(COTANGENT[:, : output.shape[1]], output.dtype))
+    """One compiled program: operation by operation, each would be compiled alone."""
+
+    @jax.jit
+    def both(*inputs):
+        output, pull = jax.vjp(function, *inputs)
+        return output, *pull(jnp.asarray(COTANGENT[:, : output.shape[1]], output.dtype))
+
+    return both(*inputs)
+
+
+def all_close(actuals, expected, tolerance=2e-6):
+    for actual, wanted in zip(actuals, expected, strict=True):
+        close(actual, wanted, tolerance)
 
 
 @functools.cache
@@ -106,6 +117,7 @@ def test_a_key_that_is_masked_for_every_query_leaves_no_trace(implementation, sc
     else:
         attend = functools.partial(attn.attend, implementation=implementation, score=score)
 
+    @jax.jit
     def run(*inputs):
         output, pull = jax.vjp(lambda *inputs: attend(*inputs, mask=mask), *inputs)
         return output, *pull(jnp.asarray(COTANGENT[:, 0] if implementation == "pooled" else COTANGENT))
@@ -129,17 +141,23 @@ def test_a_key_that_is_masked_for_every_query_leaves_no_trace(implementation, sc
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_transforms_compose(implementation):
     run = attend(implementation, causal="bottom_right")
-    inputs = tuple(map(jnp.asarray, (QUERY, KEY, VALUE)))
-    expected, *gradients = output_and_gradients(run, *inputs)
-    for lifted in (run, jax.jit(run), jax.vmap(run), jax.checkpoint(run)):
-        close(lifted(*inputs), expected)
-    close(jax.lax.scan(lambda _, x: (None, run(*x)), None, inputs)[1], expected)
     loss = lambda *x: jnp.sum(jax.vmap(run)(*x) * COTANGENT)  # noqa: E731
-    for actual, wanted in zip(jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*inputs), gradients, strict=True):
-        close(actual, wanted, 1e-5)
-    each = jax.vmap(lambda *x: jax.vjp(run, *x[:3])[1](x[3]))(*inputs, jnp.asarray(COTANGENT))
-    for actual, wanted in zip(each, gradients, strict=True):
-        close(actual, wanted, 1e-5)
+
+    @jax.jit
+    def lifted(*inputs):
+        outputs = [function(*inputs) for function in (run, jax.jit(run), jax.vmap(run), jax.checkpoint(run))]
+        outputs.append(jax.lax.scan(lambda _, x: (None, run(*x)), None, inputs)[1])
+        of_batch = jax.grad(loss, argnums=(0, 1, 2))(*inputs)
+        of_examples = jax.vmap(lambda *x: jax.vjp(run, *x[:3])[1](x[3]))(*inputs, jnp.asarray(COTANGENT))
+        return outputs, (of_batch, of_examples)
+
+    expected, *wanted = output_and_gradients(run, QUERY, KEY, VALUE)
+    close(run(QUERY, KEY, VALUE), expected)
+    outputs, gradients = lifted(QUERY, KEY, VALUE)
+    for output in outputs:
+        close(output, expected)
+    for gradient in gradients:
+        all_close(gradient, wanted, 1e-5)
 
 
 @pytest.mark.parametrize("implementation, axis", [("dense", 0), ("chunked", 2), ("chunked_autodiff", 0)])
@@ -155,10 +173,8 @@ def test_shards_of_the_batch_and_of_the_heads(implementation, axis):
 
     sharded = jax.shard_map(one_shard, mesh=mesh, in_specs=(spec,) * 3, out_specs=spec)
     inputs = tuple(map(jnp.asarray, (QUERY, KEY, VALUE)))
-    for actual, expected in zip(
-        output_and_gradients(sharded, *inputs), output_and_gradients(attend(implementation, **options), *inputs), strict=True
-    ):
-        close(actual, expected, 1e-5)
+    whole = output_and_gradients(attend(implementation, **options), *inputs)
+    all_close(output_and_gradients(sharded, *inputs), whole, 1e-5)
 
 
 def test_captured_arrays_get_their_gradient_through_a_shard():
@@ -200,31 +216,41 @@ def test_functions_of_literals_and_positions_in_a_shard(implementation, options)
     whole = attend(implementation, **options)
     sharded = jax.shard_map(whole, mesh=mesh, in_specs=(spec,) * 3, out_specs=spec)
     inputs = tuple(map(jnp.asarray, (QUERY, KEY, VALUE)))
-    for actual, expected in zip(output_and_gradients(sharded, *inputs), output_and_gradients(whole, *inputs), strict=True):
-        close(actual, expected, 1e-5)
+    all_close(output_and_gradients(sharded, *inputs), output_and_gradients(whole, *inputs), 1e-5)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_hessian_vector_products(implementation):
-    inputs = tuple(map(jnp.asarray, (QUERY, KEY, VALUE)))
-
-    def gradient(implementation):
-        run = attend(implementation, causal="top_left", score="cosine")
-        return jax.grad(lambda query: jnp.sum(run(query, *inputs[1:]) ** 2))
-
-    expected = jax.jit(lambda q: jax.jvp(gradient("dense"), (q,), (q[::-1],))[1])(inputs[0])
-    close(jax.jit(lambda q: jax.jvp(gradient(implementation), (q,), (q[::-1],))[1])(inputs[0]), expected, 1e-5)
-    reverse = jax.jit(jax.grad(lambda q: jnp.vdot(gradient(implementation)(q), inputs[0][::-1])))(inputs[0])
+    forward, reverse = hessian_vector_products(implementation)
+    expected, _ = hessian_vector_products("dense")
+    close(forward, expected, 1e-5)
     close(reverse, expected, 1e-5)
+
+
+@functools.cache
+def hessian_vector_products(implementation):
+    """Of the sum of squares of the output, forward over reverse and reverse over reverse."""
+    run = attend(implementation, causal="top_left", score="cosine")
+    gradient = jax.grad(lambda query: jnp.sum(run(query, KEY, VALUE) ** 2))
+
+    @jax.jit
+    def both(query, vector):
+        forward = jax.jvp(gradient, (query,), (vector,))[1]
+        return forward, jax.grad(lambda query: jnp.vdot(gradient(query), vector))(query)
+
+    return both(QUERY, QUERY[::-1])
 
 
 def test_forward_mode_and_the_name_of_what_has_it():
     def run(query, implementation):
         return attend(implementation, causal="top_left")(query, KEY, VALUE)
 
+    @functools.partial(jax.jit, static_argnums=0)
+    def tangent_of(implementation, query, tangent):
+        return jax.jvp(lambda q: run(q, implementation), (query,), (tangent,))[1]
+
     tangent = jnp.asarray(QUERY[::-1])
-    expected = jax.jvp(lambda q: run(q, "dense"), (QUERY,), (tangent,))[1]
-    close(jax.jvp(lambda q: run(q, "chunked_autodiff"), (QUERY,), (tangent,))[1], expected, 1e-5)
+    close(tangent_of("chunked_autodiff", QUERY, tangent), tangent_of("dense", QUERY, tangent), 1e-5)
     chunked = functools.partial(run, implementation="chunked")
     for forward in (
         lambda: jax.jvp(chunked, (QUERY,), (tangent,)),
@@ -241,11 +267,10 @@ def test_forward_mode_and_the_name_of_what_has_it():
 def test_any_block_size_gives_the_same(queries, keys, score, masked):
     options = {"score": score, "mask": cases._MASK if masked else None, "dropout_rate": 0.2, "dropout_rng": cases.RNG}
     chunked = functools.partial(attn.attend, implementation="chunked", block=(queries, keys), **options)
-    actuals = jax.jit(functools.partial(output_and_gradients, chunked))(QUERY, KEY, VALUE)
+    actuals = output_and_gradients(chunked, QUERY, KEY, VALUE)
     arrays = {"mask": options["mask"]} if masked else {}
     expected = compiled("dense", (QUERY, KEY, VALUE), {**arrays, "dropout_rng": cases.RNG}, score=score, dropout_rate=0.2)
-    for actual, wanted in zip(actuals, expected, strict=True):
-        close(actual, wanted)
+    all_close(actuals, expected)
 
 
 @given(st.permutations(range(S)))
@@ -271,8 +296,7 @@ def test_four_ways_to_say_the_same_mask(lengths):
     for implementation in ("dense", "chunked"):
         first, *others = (compiled(implementation, (QUERY, KEY, VALUE), way) for way in ways)
         for other in others:
-            for actual, expected in zip(other, first, strict=True):
-                close(actual, expected)
+            all_close(other, first)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -295,7 +319,7 @@ def test_more_masked_keys_change_no_output(more):
     padded = [np.concatenate([x, np.full((B, more, *x.shape[2:]), 9.0, np.float32)], axis=1) for x in (KEY, VALUE)]
     for implementation in IMPLEMENTATIONS:
         whole = attend(implementation)(QUERY, KEY, VALUE)
-        close(attend(implementation, key_lengths=np.full(B, S))(QUERY, *padded), whole)
+        close(jax.jit(attend(implementation, key_lengths=np.full(B, S)))(QUERY, *padded), whole)
 
 
 @pytest.mark.parametrize("cut", [1, 3])
@@ -303,7 +327,7 @@ def test_decoding_in_pieces_is_one_causal_pass(cut):
     query, key, value = QUERY, KEY[:, :T], VALUE[:, :T]
     for implementation in IMPLEMENTATIONS:
         whole = attend(implementation, causal=True)(query, key, value)
-        piece = attend(implementation, causal=True, query_positions=np.arange(cut, T))(query[:, cut:], key, value)
+        piece = jax.jit(attend(implementation, causal=True, query_positions=np.arange(cut, T)))(query[:, cut:], key, value)
         close(piece, whole[:, cut:])
 
 
@@ -313,12 +337,12 @@ def test_tiny_sizes_do_not_end_the_process(queries, keys, head_dim):
     rng = np.random.default_rng(0)
     inputs = [jnp.asarray(rng.normal(size=(B, n, 2, head_dim)), jnp.float32) for n in (queries, keys, keys)]
 
-    def gradients(implementation):
-        run = functools.partial(attn.attend, implementation=implementation)
-        return jax.vjp(run, *inputs)[1](inputs[0])
+    @jax.jit
+    def gradients(*inputs):
+        runs = [functools.partial(attn.attend, implementation=implementation) for implementation in ("chunked", "dense")]
+        return [jax.vjp(run, *inputs)[1](inputs[0]) for run in runs]
 
-    for actual, expected in zip(gradients("chunked"), gradients("dense"), strict=True):
-        close(actual, expected)
+    all_close(*gradients(*inputs))
 
 
 @pytest.mark.parametrize("left", [0, 1, 3])
@@ -328,25 +352,22 @@ def test_a_window_that_leaves_only_the_last_tiles(left):
     expected = output_and_gradients(attend("dense", **options), QUERY[:, :1], KEY, VALUE)
     assert np.abs(expected[0]).max() > 0.1
     for implementation in IMPLEMENTATIONS[1:]:
-        for actual, wanted in zip(
-            output_and_gradients(attend(implementation, **options), QUERY[:, :1], KEY, VALUE), expected, strict=True
-        ):
-            close(actual, wanted)
+        all_close(output_and_gradients(attend(implementation, **options), QUERY[:, :1], KEY, VALUE), expected)
 
 
 def test_grouped_heads_are_repeated_keys():
     repeated = [np.repeat(x, N // cases.K, axis=2) for x in (KEY, VALUE)]
     for implementation in IMPLEMENTATIONS:
-        close(attend(implementation)(QUERY, KEY, VALUE), attend(implementation)(QUERY, *repeated))
+        close(attend(implementation)(QUERY, KEY, VALUE), jax.jit(attend(implementation))(QUERY, *repeated))
 
 
 def test_unbatched_and_extra_batch_axes():
     for implementation in IMPLEMENTATIONS:
-        run = attend(implementation, bias=cases.random(1, N, 1, S))
-        whole = run(QUERY, KEY, VALUE)
-        close(attend(implementation, bias=cases.random(1, N, 1, S)[0])(QUERY[1], KEY[1], VALUE[1]), whole[1])
+        bias = cases.random(1, N, 1, S)
+        whole = jax.jit(attend(implementation, bias=bias))(QUERY, KEY, VALUE)
+        close(jax.jit(attend(implementation, bias=bias[0]))(QUERY[1], KEY[1], VALUE[1]), whole[1])
         more = [np.stack([x, x + 1, x - 1]) for x in (QUERY, KEY, VALUE)]  # [3, B, ...]
-        extra = attend(implementation, bias=cases.random(1, N, 1, S)[None], key_lengths=np.full((3, B), S))(*more)
+        extra = jax.jit(attend(implementation, bias=bias[None], key_lengths=np.full((3, B), S)))(*more)
         close(extra[0], whole)
 
 
@@ -372,9 +393,9 @@ def test_the_second_call_with_the_same_shapes_compiles_nothing(caplog):
 def test_no_query_or_no_key_is_no_error(implementation):
     for queries, keys in ((0, S), (T, 0)):
         inputs = (QUERY[:, :queries], KEY[:, :keys], VALUE[:, :keys])
-        output, pull = jax.vjp(attend(implementation, key_positions=np.arange(keys)), *inputs)
+        output, *gradients = output_and_gradients(attend(implementation, key_positions=np.arange(keys)), *inputs)
         assert output.shape == (B, queries, N, VALUE.shape[-1]) and not np.asarray(output).any()
-        assert not any(np.asarray(gradient).any() for gradient in pull(output))
+        assert not any(np.asarray(gradient).any() for gradient in gradients)
     assert np.all(attn.attention_statistics(QUERY, KEY[:, :0], top_k=0).lse == -np.inf)
 
 
@@ -435,18 +456,26 @@ def test_a_masked_nan_does_not_leak_into_what_a_score_mod_captured(implementatio
     key = KEY.copy()
     key[:, 4:] = np.nan
 
-    def loss(factor, key):
+    @jax.jit
+    @jax.grad
+    def slope(factor, key):
         mod = lambda score, b, h, q, k: score * factor  # noqa: E731
         return jnp.sum(attend(implementation, score_mod=mod, key_lengths=np.array([4, 3]))(QUERY, key, VALUE) ** 2)
 
-    assert jax.grad(loss)(1.5, key) == pytest.approx(float(jax.grad(loss)(1.5, KEY)), rel=1e-5)
+    assert slope(1.5, key) == pytest.approx(float(slope(1.5, KEY)), rel=1e-5)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_a_sink_of_minus_infinity_is_no_sink(implementation):
-    run = lambda sink: attend(implementation, sink=sink, key_lengths=np.array([0, 4]))(QUERY, KEY, VALUE)  # noqa: E731
-    close(run(jnp.full(N, -jnp.inf)), attend(implementation, key_lengths=np.array([0, 4]))(QUERY, KEY, VALUE))
-    assert np.isfinite(jax.grad(lambda sink: jnp.sum(run(sink)))(jnp.full(N, -jnp.inf))).all()
+    lengths = {"key_lengths": np.array([0, 4])}
+
+    def run(sink):
+        output = attend(implementation, sink=sink, **lengths)(QUERY, KEY, VALUE)
+        return jnp.sum(output), output
+
+    gradient, output = jax.jit(jax.grad(run, has_aux=True))(jnp.full(N, -jnp.inf))
+    close(output, jax.jit(attend(implementation, **lengths))(QUERY, KEY, VALUE))
+    assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS[1:])
@@ -455,11 +484,15 @@ def test_large_scores_cost_no_more_digits_than_in_the_definition(implementation)
     inputs = [np.random.default_rng(i).normal(size=(64, 2, 16)).astype(np.float32) for i in range(4)]
 
     def run(implementation, dtype):
-        query, key, value, cotangent = (jnp.asarray(x, dtype) for x in inputs)
         block = None if implementation == "dense" else 16
         call = functools.partial(attn.attend, scale=100.0, implementation=implementation, block=block)
-        output, pull = jax.vjp(call, query, key, value)
-        return [np.asarray(x, np.float64) for x in (output, *pull(cotangent))]
+
+        @jax.jit
+        def both(query, key, value, cotangent):
+            output, pull = jax.vjp(call, query, key, value)
+            return output, *pull(cotangent)
+
+        return [np.asarray(x, np.float64) for x in both(*(jnp.asarray(x, dtype) for x in inputs))]
 
     with jax.enable_x64(True):
         exact = run("dense", "float64")

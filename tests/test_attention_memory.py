@@ -6,6 +6,8 @@ import pytest
 
 from scripts.attention_memory import CASES, LENGTHS, MIB, temporary_bytes
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")  # the bytes are the same
+
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "forward and backward"])
 @pytest.mark.parametrize("case", CASES)

@@ -8,6 +8,8 @@ from scripts import attention_contenders as contenders
 from scripts import bench_attention
 from scripts.attention_contenders import Sizes
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 
 def test_the_table_has_a_row_for_every_contender(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", "--workloads", "2,2,16,8", "--rounds", "1"])

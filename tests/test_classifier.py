@@ -139,7 +139,7 @@ def test_each_kind_of_positions_is_where_it_belongs(kind):
         out = layer["attention_output"]
         x = np.einsum("tnv,nvo->to", heads, out["kernel"]) + out["bias"]
     expected = x.mean(0) @ p["logits"]["kernel"] + p["logits"]["bias"]
-    np.testing.assert_allclose(model.apply(params, tokens), expected, atol=2e-6)
+    np.testing.assert_allclose(jax.jit(model.apply)(params, tokens), expected, atol=2e-6)
 
 
 def test_mean_pool_by_hand():

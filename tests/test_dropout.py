@@ -9,6 +9,7 @@ from cases import KEY, QUERY, B, N, S, T
 import attn
 from attn import dropout
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 FULL = 0xFFFFFFFF
 KNOWN = [  # Random123 1.14, tests/kat_vectors, threefry2x32 20
     ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
@@ -38,17 +39,23 @@ def test_every_path_drops_the_same_bits(rng):
     """Value = one-hot of the key shows each dropped weight; a microbatch with its offset is a part of the whole."""
     value = np.broadcast_to(np.eye(S, dtype=np.float32)[:, None], (B, S, 2, S))
     options = {"dropout_rate": 0.4, "dropout_rng": rng}
-    weights = attn.attention_weights(QUERY, KEY, **options)
-    dropped = [
-        np.moveaxis(attn.attend(QUERY, KEY, value, implementation=name, block=block, **options), 1, 2) == 0
-        for name, block in (("dense", None), ("chunked", (2, 3)), ("chunked", (4, 7)), ("chunked_autodiff", 3))
-    ]
+
+    @jax.jit
+    def outputs(query, key, value):
+        whole = [
+            attn.attend(query, key, value, implementation=name, block=block, **options)
+            for name, block in (("dense", None), ("chunked", (2, 3)), ("chunked", (4, 7)), ("chunked_autodiff", 3))
+        ]
+        second = attn.attend(query[1:], key[1:], value[1:], dropout_offset=1, **options)
+        heads = attn.attend(query[:, :, 2:], key[:, :, 1:], value[:, :, 1:], dropout_offset=(0, 2), **options)
+        return whole, second, heads, attn.attention_weights(query, key, **options)
+
+    whole, second, heads, weights = outputs(QUERY, KEY, value)
+    dropped = [np.moveaxis(output, 1, 2) == 0 for output in whole]
     index = (jnp.arange(n, dtype=jnp.int32) for n in (B, N, T, S))
     recomputed = ~np.asarray(dropout.keep(dropout.words(rng), 0.4, *np.ix_(*map(np.asarray, index))))
     for found in dropped:
         np.testing.assert_array_equal(found, recomputed)
     assert np.all(np.asarray(weights) > 0)
-    second = attn.attend(QUERY[1:], KEY[1:], value[1:], dropout_offset=1, **options)
     np.testing.assert_array_equal(np.moveaxis(second, 1, 2) == 0, recomputed[1:])
-    heads = attn.attend(QUERY[:, :, 2:], KEY[:, :, 1:], value[:, :, 1:], dropout_offset=(0, 2), **options)
     np.testing.assert_array_equal(np.moveaxis(heads, 1, 2) == 0, recomputed[:, 2:])

@@ -32,6 +32,7 @@ def attend(vendor, query, key, value, otherwise=None, **options):
     return fused.attention(query, key, value, chosen, arguments, instead, vendor)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def output_and_gradients(function, query, key, value, gradient):
     output, pull = jax.vjp(function, query, key, value)
     return output, *pull(gradient.astype(output.dtype))

@@ -91,6 +91,11 @@ def slopes(function: Any, tree: Any) -> Any:
     return structure.unflatten(found)
 
 
+def apply(layer: Any, *args: Any, **options: Any) -> Any:
+    """`layer.apply` as one compiled program; operation by operation, each would be compiled alone."""
+    return jax.jit(lambda *args: layer.apply(*args, **options))(*args)
+
+
 def agree(ours: Any, theirs: Any, tolerance: float) -> float:
     """To `tolerance` of the largest entry, or of 1: the gradient of the keys' bias is 0. The largest difference so."""
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
@@ -110,15 +115,19 @@ def test_layers_are_their_formulas(name, valid):
     expected, weights = truth(name, params, *arrays, valid)
     cotangent = np.random.default_rng(2).normal(size=expected.shape)
 
-    def loss(arguments, valid):
-        output = layer.apply({"params": arguments[0]}, *arguments[1:], valid)
-        return (output * cotangent).sum(), output
+    @jax.jit
+    def everything(arguments, valid):
+        def loss(arguments):
+            output = layer.apply({"params": arguments[0]}, *arguments[1:], valid)
+            return (output * cotangent).sum(), output
+
+        (_, output), ours = jax.value_and_grad(loss, has_aux=True)(arguments)
+        return output, ours, layer.apply({"params": arguments[0]}, *arguments[1:], valid, method="attention_weights")
 
     gradients = slopes(lambda x: (truth(name, *x, valid)[0] * cotangent).sum(), (params, *arrays))
     with jax.enable_x64(True):
-        (_, output), ours = jax.jit(jax.value_and_grad(loss, has_aux=True))((params, *arrays), valid)
+        output, ours, looked_at = everything((params, *arrays), valid)
         agree((output, ours), (expected, gradients), 1e-12)
-        looked_at = layer.apply({"params": params}, *arrays, valid, method="attention_weights")
         agree(looked_at, weights, 1e-12)
     assert valid is None or not np.allclose(expected, truth(name, params, *arrays, None)[0], atol=1e-2)
 
@@ -142,8 +151,8 @@ def test_a_row_of_length_0_is_uniform_in_masked_softmax_and_0_in_the_layers():
         weights = d2l.masked_softmax((queries @ keys.mT).astype(dtype), valid)
         assert weights.dtype == dtype
         np.testing.assert_array_equal(weights[0, 1], jnp.full(S, 1 / S, dtype))
-    output = LAYERS["dot"].apply({}, queries, keys, values, valid)
-    weights = LAYERS["dot"].apply({}, queries, keys, values, valid, method="attention_weights")
+    output = apply(LAYERS["dot"], {}, queries, keys, values, valid)
+    weights = apply(LAYERS["dot"], {}, queries, keys, values, valid, method="attention_weights")
     for of_layer in (output, weights):
         zero = (np.asarray(of_layer) == 0).all(-1)
         assert zero[0, 1]
@@ -157,9 +166,9 @@ def test_the_books_equal_keys_give_means_of_values(layer, query_size):
     keys = jnp.ones((2, 10, 2))
     values = jnp.tile(jnp.arange(40.0).reshape(1, 10, 4), (2, 1, 1))
     valid = jnp.array([2, 6])
-    output, params = layer.init_with_output(jax.random.key(1), queries, keys, values, valid)
+    output, params = jax.jit(layer.init_with_output)(jax.random.key(1), queries, keys, values, valid)
     np.testing.assert_allclose(output, [[[2, 3, 4, 5]], [[10, 11, 12, 13]]], rtol=1e-6)
-    weights = layer.apply(params, queries, keys, values, valid, method="attention_weights")
+    weights = np.asarray(apply(layer, params, queries, keys, values, valid, method="attention_weights"))
     np.testing.assert_allclose(weights[:, 0], [[1 / 2] * 2 + [0] * 8, [1 / 6] * 6 + [0] * 4], rtol=1e-6)
 
 
@@ -219,7 +228,7 @@ def test_the_older_signature_is_the_same_layer():
     arrays = [jnp.asarray(x, jnp.float32) for x in inputs("multi-head")]
     older = d2l.MultiHeadAttention.of_sizes(D, E, V, HIDDENS, N, 0.1, True)
     params = {"params": initialised(older, *arrays)}
-    np.testing.assert_array_equal(older.apply(params, *arrays), LAYERS["multi-head"].apply(params, *arrays))
+    np.testing.assert_array_equal(apply(older, params, *arrays), apply(LAYERS["multi-head"], params, *arrays))
     for sizes, message in (
         ((5, E, V), r"key_size=5 is not the last axis of \(2, 7, 4\)"),
         ((D, 5, V), r"query_size=5 is not the last axis of \(2, 5, 8\)"),
@@ -249,8 +258,8 @@ def test_heads_on_the_batch_axis_are_heads_side_by_side():
         weights = np.asarray(d2l.masked_softmax(jnp.asarray(scores), repeated))
         heads = (weights @ folded[2]).reshape(B, N, T, -1)
         merged = np.concatenate([heads[:, n] for n in range(N)], axis=-1)
-        agree(layer.apply({"params": p}, queries, keys, values, valid), dense(p["W_o"], merged), 1e-12)
-        looked_at = layer.apply({"params": p}, queries, keys, values, valid, method="attention_weights")
+        agree(apply(layer, {"params": p}, queries, keys, values, valid), dense(p["W_o"], merged), 1e-12)
+        looked_at = apply(layer, {"params": p}, queries, keys, values, valid, method="attention_weights")
         agree(looked_at, weights, 1e-12)
         assert not np.allclose(looked_at[1], weights[N], atol=1e-2)  # b0h1 is not b1h0
 
@@ -325,24 +334,27 @@ def test_dropout_drops_weights_and_scales_the_others(name):
     queries, keys, _ = (jnp.asarray(x, jnp.float32) for x in inputs(name))
     keys, values = jnp.tile(keys, (1, 2, 1))[:, :width], jnp.broadcast_to(jnp.eye(width), (B, width, width))
     layer = LAYERS[name].clone(dropout=0.4)
-    params = layer.init(RNG, queries, keys, values)
+    params = jax.jit(layer.init)(RNG, queries, keys, values)
     if name == "multi-head":
         params["params"]["W_v"]["kernel"] = params["params"]["W_o"]["kernel"] = jnp.eye(width)
-    weights = np.asarray(layer.apply(params, queries, keys, values, method="attention_weights"))
+    weights = np.asarray(apply(layer, params, queries, keys, values, method="attention_weights"))
     of_heads = np.split(weights.reshape(B, -1, T, width), 1 if name != "multi-head" else N, axis=1)
     channels = np.split(np.arange(width), len(of_heads))
     weights = np.concatenate([head[:, 0][..., own] for head, own in zip(of_heads, channels, strict=True)], axis=-1)
 
+    @jax.jit
+    def dropped(rng):
+        return layer.apply(params, queries, keys, values, deterministic=False, rngs={"dropout": rng})
+
     def used(seed):
-        rngs = {"dropout": jax.random.key(seed)}
-        return np.asarray(layer.apply(params, queries, keys, values, deterministic=False, rngs=rngs))
+        return np.asarray(dropped(jax.random.key(seed)))
 
     kept = used(0) != 0
     assert 0.4 < kept.mean() < 0.8
     np.testing.assert_allclose(used(0), np.where(kept, weights / 0.6, 0), rtol=1e-5)
     np.testing.assert_array_equal(used(0), used(0))
     assert ((used(1) != 0) != kept).any()
-    np.testing.assert_allclose(layer.apply(params, queries, keys, values), weights, rtol=1e-5)
+    np.testing.assert_allclose(apply(layer, params, queries, keys, values), weights, rtol=1e-5)
     with pytest.raises(flax.errors.InvalidRngError, match="dropout"):
         layer.apply(params, queries, keys, values, deterministic=False)
 
@@ -418,6 +430,17 @@ def in_torch(torch: Any, formula: Any, tree: Any, cotangent: np.ndarray) -> tupl
     return output.detach().numpy(), jax.tree.map(lambda x: x.grad.numpy(), tensors)
 
 
+def with_gradients(function: Any, tree: Any, cotangent: np.ndarray) -> tuple[Any, Any]:
+    """The same of a function in JAX."""
+
+    @jax.jit
+    def both(tree: Any, cotangent: Any) -> tuple[Any, Any]:
+        output, pull = jax.vjp(function, *tree)
+        return output, pull(cotangent)
+
+    return both(tree, cotangent)
+
+
 def torch_linear(torch: Any, p: Any, x: Any) -> Any:
     return torch.nn.functional.linear(x, p["kernel"].T, p.get("bias"))
 
@@ -445,9 +468,9 @@ def test_layers_are_those_of_torch_with_the_same_weights(torch, record_property,
     cotangent = np.random.default_rng(2).normal(size=(B, T, HIDDENS if name == "multi-head" else V))
     expected = in_torch(torch, lambda *x: torch_attention(torch, name, valid, *x), tree, cotangent)
     with jax.enable_x64(True):
-        output, pull = jax.vjp(lambda p, *x: layer.apply({"params": p}, *x, valid), *tree)
+        output, gradients = with_gradients(lambda p, *x: layer.apply({"params": p}, *x, valid), tree, cotangent)
         record_property("values", agree(output, expected[0], 1e-12))
-        record_property("gradients", agree(pull(jnp.asarray(cotangent)), expected[1], 1e-12))
+        record_property("gradients", agree(gradients, expected[1], 1e-12))
 
 
 def test_the_encoder_is_that_of_torch_with_the_same_weights(torch):
@@ -472,8 +495,8 @@ def test_the_encoder_is_that_of_torch_with_the_same_weights(torch):
 
     expected = in_torch(torch, formula, (params,), cotangent)
     with jax.enable_x64(True):
-        output, pull = jax.vjp(lambda p: encoder.apply({"params": p}, tokens, valid), params)
-        agree((output, pull(jnp.asarray(cotangent))), expected, 1e-6)  # the table of positions is rounded to float32
+        found = with_gradients(lambda p: encoder.apply({"params": p}, tokens, valid), (params,), cotangent)
+        agree(found, expected, 1e-6)  # the table of positions is rounded to float32
 
 
 X, KEYS = jnp.ones((B, T, HIDDENS)), jnp.ones((B, S, HIDDENS))

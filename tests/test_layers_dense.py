@@ -1,5 +1,7 @@
 """Our Dense and Dropout are linen's: the same parameters, numbers and bits."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from flax import linen as nn
 from attn.dropout import bernoulli
 from attn.layers import dense
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 X = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
 
 
@@ -36,27 +39,47 @@ def test_parameters_outputs_and_gradients(deterministic, rate, shape):
     x = X.reshape(-1, *shape)[0] if len(shape) < 3 else X
     rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
     ours, theirs = Ours(rate), Theirs(rate)
-    params = theirs.init(rngs, x)
-    jax.tree.map(np.testing.assert_array_equal, ours.init(rngs, x), params)
 
     def loss(params, x, model):
         output = model.apply(params, x, deterministic, rngs={"dropout": jax.random.key(2)})
         return jnp.sum(jnp.sin(output)), output
 
-    (ours_slope, output), (slope, expected) = (jax.grad(loss, (0, 1), has_aux=True)(params, x, m) for m in (ours, theirs))
+    @jax.jit
+    def both(x):
+        params = theirs.init(rngs, x)
+        return (ours.init(rngs, x), params), [
+            jax.grad(loss, (0, 1), has_aux=True)(params, x, model) for model in (ours, theirs)
+        ]
+
+    params, ((ours_slope, output), (slope, expected)) = both(x)
+    jax.tree.map(np.testing.assert_array_equal, *params)
     np.testing.assert_allclose(output, expected, atol=1e-6)
     np.testing.assert_array_equal(np.asarray(output) == 0, np.asarray(expected) == 0)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours_slope, slope)
 
 
-@pytest.mark.parametrize("probability", [0.9, 0.5, 1 - 0.3, 1e-7, 1.0, 0.999999])
 @pytest.mark.parametrize("shape", [(), (7,), (3, 5), (0, 2)])
-def test_bernoulli_is_that_of_jax_bit_for_bit(probability, shape):
-    for rng in (jax.random.key(3), jax.random.PRNGKey(4), jax.random.key(5, impl="rbg")):
-        expected = jax.random.bernoulli(rng, probability, shape)
-        np.testing.assert_array_equal(bernoulli(rng, probability, shape), expected)
-    rngs = jax.random.split(jax.random.key(6), 3)
-    expected = jax.vmap(lambda rng: jax.random.bernoulli(rng, probability, shape))(rngs)
-    np.testing.assert_array_equal(jax.vmap(lambda rng: bernoulli(rng, probability, shape))(rngs), expected)
+def test_bernoulli_is_that_of_jax_bit_for_bit(shape):
+    """For several probabilities and kinds of keys, and for a batch of keys."""
+    single, batch = (
+        (jax.random.key(3), jax.random.PRNGKey(4), jax.random.key(5, impl="rbg")),
+        jax.random.split(jax.random.key(6), 3),
+    )
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def draw(function):
+        drawn = {}
+        for probability in (0.9, 0.5, 1 - 0.3, 1e-7, 1.0, 0.999999):
+            of_one = functools.partial(function, probability=probability, shape=shape)
+            drawn[probability] = [*map(of_one, single), jax.vmap(of_one)(batch)]
+        return drawn
+
+    expected = draw(lambda rng, probability, shape: jax.random.bernoulli(rng, probability, shape))
+    jax.tree.map(np.testing.assert_array_equal, draw(bernoulli), expected)
+    assert {np.asarray(x).shape for x in jax.tree.leaves(expected)} == {shape, (3, *shape)}
+
+
+def test_bernoulli_of_keys_that_are_not_partitionable_is_that_of_jax():
+    rng = jax.random.key(6)
     with jax.threefry_partitionable(False):
-        np.testing.assert_array_equal(bernoulli(rngs[0], 0.5, (4,)), jax.random.bernoulli(rngs[0], 0.5, (4,)))
+        np.testing.assert_array_equal(bernoulli(rng, 0.5, (4,)), jax.random.bernoulli(rng, 0.5, (4,)))

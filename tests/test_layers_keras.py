@@ -8,19 +8,25 @@ import pytest
 
 from attn.layers import keras
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 T, S, D, E = 5, 7, 6, 9
 
 
 def inputs():
     rng = np.random.default_rng(0)
-    return jnp.asarray(rng.normal(size=(T, D)), jnp.float32), jnp.asarray(rng.normal(size=(S, D)), jnp.float32)
+    return rng.normal(size=(T, D)).astype(np.float32), rng.normal(size=(S, D)).astype(np.float32)
 
 
-def randomised(params, seed=1):
-    """Parameters that are all different, the zeros and ones of the initialisers too."""
-    leaves, tree = jax.tree.flatten(params)
-    rng = np.random.default_rng(seed)
-    return jax.tree.unflatten(tree, [jnp.asarray(rng.normal(size=leaf.shape), jnp.float32) for leaf in leaves])
+def randomised(layer, *inputs):
+    """Parameters of the layer's shapes that are all different, the zeros and ones of the initialisers too."""
+    leaves, tree = jax.tree.flatten(jax.eval_shape(layer.init, jax.random.key(0), *inputs))
+    rng = np.random.default_rng(1)
+    return jax.tree.unflatten(tree, [rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves])
+
+
+def apply(layer, *arguments, **options):
+    """`layer.apply` as one compiled program; operation by operation, each would be compiled alone."""
+    return jax.jit(lambda *arguments: layer.apply(*arguments, **options))(*arguments)
 
 
 def test_attention_is_the_unscaled_dot_product_times_a_trained_scalar():
@@ -28,18 +34,18 @@ def test_attention_is_the_unscaled_dot_product_times_a_trained_scalar():
     layer = keras.Attention(use_scale=True)
     params = layer.init(jax.random.key(0), query, value)
     assert jax.tree.map(float, params) == {"params": {"scale": 1.0}}
-    output = layer.apply({"params": {"scale": jnp.float32(0.3)}}, query, value)
+    output = apply(layer, {"params": {"scale": jnp.float32(0.3)}}, query, value)
     expected = oracle.attention(query[:, None], value[:, None], value[:, None], scale=0.3)[0][:, 0]
     np.testing.assert_allclose(output, expected, atol=2e-6)
 
 
 def test_attention_takes_value_before_key():
     query, value = inputs()
-    key = jnp.roll(value, 1, axis=0)
-    output = keras.Attention().apply({}, query, value, key)
+    key = np.roll(value, 1, axis=0)
+    output = apply(keras.Attention(), {}, query, value, key)
     expected = oracle.attention(query[:, None], key[:, None], value[:, None], scale=1)[0][:, 0]
     np.testing.assert_allclose(output, expected, atol=2e-6)
-    assert not np.allclose(output, keras.Attention().apply({}, query, key, value), atol=1e-2)
+    assert not np.allclose(output, apply(keras.Attention(), {}, query, key, value), atol=1e-2)
 
 
 HAND = [np.array([x], np.float32) for x in ([[1, 0], [0, 1]], [[1, 2], [3, 4]], [[0, 1], [1, 0]])]  # query, value, key
@@ -72,9 +78,8 @@ def test_identity_kernels_give_the_scaled_softmax_of_the_identity():
     projections = {name: {"kernel": kernel, "bias": np.zeros((size, size))} for name in ("query", "key", "value")}
     output = {"kernel": np.repeat(np.eye(size)[None], size, axis=0), "bias": np.zeros(size)}
     layer = keras.MultiHeadAttention(size, size)
-    found = layer.apply(
-        {"params": {**projections, "attention_output": output}}, *(jnp.asarray(x) for x in (np.eye(size), value, np.eye(size)))
-    )
+    params = {"params": {**projections, "attention_output": output}}
+    found = apply(layer, params, np.eye(size), value, np.eye(size))
     own = np.exp(size**-0.5)
     weights = (np.ones((size, size)) + (own - 1) * np.eye(size)) / (own + size - 1)
     np.testing.assert_allclose(found, size * weights @ value, rtol=1e-5)
@@ -85,23 +90,23 @@ def test_the_mask_of_keras_own_test():
     tokens, values = np.array([[1, 2, 3, 0, 0], [3, 3, 1, 1, 2], [1, 0, 0, 0, 0]]), np.array([[5, 4, 0], [3, 0, 0], [2, 1, 1]])
     pairs = np.array([[[1, 1, 0]] * 3 + [[0, 0, 0]] * 2, [[1, 0, 0]] * 5, [[1, 1, 1]] + [[0, 0, 0]] * 4], bool)
     rng = np.random.default_rng(0)
-    query, value = (jnp.asarray(rng.normal(size=(*x.shape, 8)), jnp.float32) for x in (tokens, values))
+    query, value = (rng.normal(size=(*x.shape, 8)).astype(np.float32) for x in (tokens, values))
     layer = keras.MultiHeadAttention(2, 2)
-    params = randomised(layer.init(jax.random.key(0), query, value))
+    params = randomised(layer, query, value)
     for causal in (False, True):
         masks = {"query_mask": tokens != 0, "value_mask": values != 0, "use_causal_mask": causal}
         allowed = pairs & np.tri(5, 3, dtype=bool) if causal else pairs
-        scores = layer.apply(params, query, value, **masks, method="attention_scores")
+        scores = apply(layer, params, query, value, **masks, method="attention_scores")
         np.testing.assert_array_equal(np.asarray(scores) > 0, np.broadcast_to(allowed[:, None], scores.shape))
         np.testing.assert_array_equal(
-            layer.apply(params, query, value, **masks), layer.apply(params, query, value, attention_mask=allowed)
+            apply(layer, params, query, value, **masks), apply(layer, params, query, value, attention_mask=allowed)
         )
 
 
 def test_multi_head_attention_is_projection_attention_projection():
     query, value = inputs()
     layer = keras.MultiHeadAttention(num_heads=2, key_dim=3, value_dim=4, output_shape=E)
-    params = randomised(layer.init(jax.random.key(0), query, value))
+    params = randomised(layer, query, value)
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"])
     heads = [
         np.einsum("td,dnh->tnh", x, p[name]["kernel"]) + p[name]["bias"]
@@ -109,51 +114,53 @@ def test_multi_head_attention_is_projection_attention_projection():
     ]
     mask = np.array([True, True, False, True, True, True, False])[None, None]
     expected = np.einsum("tnv,nvo->to", oracle.attention(*heads, mask)[0], p["attention_output"]["kernel"])
-    output = layer.apply(params, query, value, attention_mask=jnp.asarray(mask))
+    output = apply(layer, params, query, value, attention_mask=mask)
     np.testing.assert_allclose(output, expected + p["attention_output"]["bias"], atol=2e-5)
 
 
 @pytest.mark.parametrize("output_dim, parameters", [(16, 284), (20, 304)])
 def test_the_blogs_two_layers_have_its_counts(output_dim, parameters):
     x = jnp.zeros((T, 16))
-    params = keras.MultiHeadAttention(2, 2, output_shape=output_dim).init(jax.random.key(0), x, x)
+    params = jax.eval_shape(keras.MultiHeadAttention(2, 2, output_shape=output_dim).init, jax.random.key(0), x, x)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters
 
 
 def test_transformer_block_is_post_norm():
     x, _ = inputs()
     block = keras.TransformerBlock(num_heads=2, key_dim=3, feedforward_dim=11)
-    params = randomised(block.init(jax.random.key(0), x))
+    params = randomised(block, x)
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])
 
     def norm(x, name):
         centred = x - x.mean(-1, keepdims=True)
         return centred / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * p[name]["scale"] + p[name]["bias"]
 
-    attention = keras.MultiHeadAttention(2, 3).apply({"params": params["params"]["MultiHeadAttention_0"]}, x, x)
+    attention = apply(keras.MultiHeadAttention(2, 3), {"params": params["params"]["MultiHeadAttention_0"]}, x, x)
     x1 = norm(x + np.asarray(attention, np.float64), "LayerNorm_0")
     hidden = np.maximum(x1 @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"], 0)
     expected = norm(x1 + hidden @ p["Dense_1"]["kernel"] + p["Dense_1"]["bias"], "LayerNorm_1")
-    np.testing.assert_allclose(block.apply(params, x), expected, atol=1e-4)
+    np.testing.assert_allclose(apply(block, params, x), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("silent", [("Dense_1",), ("MultiHeadAttention_0", "attention_output")])
 def test_dropout_is_on_both_sub_layers(silent):
     """With one branch silenced the key still matters; with both it would not."""
-    x = jnp.asarray(inputs()[0])
+    x, _ = inputs()
     block = keras.TransformerBlock(num_heads=2, key_dim=3, feedforward_dim=11, dropout_rate=0.5)
-    params = randomised(block.init(jax.random.key(0), x))
+    params = randomised(block, x)
     branch = params["params"]
     for name in silent:
         branch = branch[name]
-    branch.update(jax.tree.map(jnp.zeros_like, branch))
+    branch.update(jax.tree.map(np.zeros_like, branch))
 
-    def apply(seed):
-        return block.apply(params, x, deterministic=False, rngs={"dropout": jax.random.key(seed)})
+    @jax.jit
+    def dropped(rng):
+        return block.apply(params, x, deterministic=False, rngs={"dropout": rng})
 
-    np.testing.assert_array_equal(apply(0), apply(0))
-    assert not np.allclose(apply(0), apply(1))
-    assert not np.allclose(apply(0), block.apply(params, x))
+    first, again, other = (dropped(jax.random.key(seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+    assert not np.allclose(first, apply(block, params, x))
 
 
 def limits(params):
@@ -164,7 +171,8 @@ def test_initialisers_have_the_limits_of_keras_2_11():
     """The conv rule on (D, N, H) kernels; 3.15 would give .354 for q, k, v and for the output at these sizes."""
     x = jnp.zeros((T, 16))
     layer = keras.MultiHeadAttention(num_heads=2, key_dim=16)
-    kernels = [limits(layer.init(jax.random.key(seed), x, x)["params"]) for seed in range(40)]
+    init = jax.jit(lambda rng: layer.init(rng, x, x)["params"])
+    kernels = [limits(init(jax.random.key(seed))) for seed in range(40)]
     for name, limit in (("query", 0.1443), ("key", 0.1443), ("value", 0.1443), ("attention_output", 0.3062)):
         largest = max(k[name]["kernel"] for k in kernels)
         assert 0.995 * limit < largest <= limit * 1.001
@@ -173,7 +181,7 @@ def test_initialisers_have_the_limits_of_keras_2_11():
 
 def test_embedding_is_uniform_and_centred():
     layer = keras.TokenAndPositionEmbedding(vocabulary_size=1000, embed_dim=16, max_length=8)
-    params = layer.init(jax.random.key(0), jnp.zeros(8, jnp.int32))["params"]
+    params = jax.jit(layer.init)(jax.random.key(0), jnp.zeros(8, jnp.int32))["params"]
     for name in ("tokens", "positions"):
         table = np.asarray(params[name]["embedding"])
         assert -0.05 <= table.min() < -0.045
@@ -183,8 +191,8 @@ def test_embedding_is_uniform_and_centred():
 
 def test_positions_are_added_and_have_an_end():
     layer = keras.TokenAndPositionEmbedding(vocabulary_size=10, embed_dim=3, max_length=4)
-    tokens = jnp.array([7, 7, 2])
-    params = randomised(layer.init(jax.random.key(0), tokens))
+    tokens = np.array([7, 7, 2])
+    params = randomised(layer, tokens)
     table = params["params"]
     expected = table["tokens"]["embedding"][np.asarray(tokens)] + table["positions"]["embedding"][:3]
     np.testing.assert_allclose(layer.apply(params, tokens), expected)

@@ -1,6 +1,9 @@
 """The ready score and mask functions against the papers' own numbers, and against the arguments that say the same."""
 
+import functools
+
 import cases
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,9 +12,11 @@ from cases import KEY, QUERY, VALUE, B, N, S, T
 import attn
 from attn import mask_mods, score_mods
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 
 def weights(**options):
-    return np.asarray(attn.attention_weights(QUERY, KEY, **options))
+    return np.asarray(jax.jit(functools.partial(attn.attention_weights, **options))(QUERY, KEY))
 
 
 def test_alibi_slopes_are_the_papers():
@@ -57,9 +62,14 @@ def test_t5_bias_is_looked_up_by_bucket_and_head():
     ],
 )  # fmt: skip
 def test_a_mask_mod_is_the_argument_that_says_the_same(mod, option):
-    for implementation in ("dense", "chunked"):
-        found = attn.attend(QUERY, KEY, VALUE, mask_mod=mod, implementation=implementation)
-        np.testing.assert_allclose(found, attn.attend(QUERY, KEY, VALUE, **option), atol=1e-6)
+
+    @jax.jit
+    def each(*inputs):
+        return [attn.attend(*inputs, mask_mod=mod, implementation=name) for name in ("dense", "chunked")]
+
+    expected = jax.jit(functools.partial(attn.attend, **option))(QUERY, KEY, VALUE)
+    for found in each(QUERY, KEY, VALUE):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_soft_cap_chained_with_a_relative_bias():

@@ -18,6 +18,7 @@ from test_parity_state_dict import E, N, state_dict
 from attn import parity
 from attn.layers.keras import MultiHeadAttention
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 needs_safetensors = pytest.mark.skipif(importlib.util.find_spec("safetensors") is None, reason="needs safetensors")
 SUFFIXES = [".npz", pytest.param(".safetensors", marks=needs_safetensors)]
 RNG = np.random.default_rng(0)

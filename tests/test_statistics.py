@@ -1,5 +1,7 @@
 """Statistics without the weights, against the weights; and partial results against the whole."""
 
+import functools
+
 import cases
 import jax
 import jax.numpy as jnp
@@ -32,9 +34,8 @@ def test_statistics_are_those_of_the_oracles_weights(name, block):
     options, truth = OPTIONS[name]
     expected = oracle.attend(QUERY, KEY, VALUE, **truth)
     weights = expected.weights
-    found = attn.attention_statistics(
-        QUERY, KEY, VALUE, top_k=3, block=block, dropout_rate=0.5, dropout_rng=cases.RNG, **options
-    )
+    run = functools.partial(attn.attention_statistics, top_k=3, block=block, dropout_rate=0.5, dropout_rng=cases.RNG, **options)
+    found = jax.jit(run)(QUERY, KEY, VALUE)
     np.testing.assert_allclose(found.lse, expected.lse, atol=2e-6)
     np.testing.assert_allclose(found.max_score, expected.logits.max(-1), atol=2e-6)
     logs = np.log(weights, out=np.zeros_like(weights), where=weights > 0)
@@ -53,9 +54,9 @@ def test_an_empty_row_has_no_entropy_and_gives_nothing():
 
 
 def test_the_log_sum_exp_is_differentiable():
-    gradient = jax.grad(lambda query: attn.attention_statistics(query, KEY, block=2).lse.sum())(QUERY)
+    gradient = jax.jit(jax.grad(lambda query: attn.attention_statistics(query, KEY, block=2).lse.sum()))(QUERY)
     dense = lambda q: jax.nn.logsumexp(jnp.einsum("btkrh,bskh->bkrts", q.reshape(B, T, 2, 2, 3), KEY) / 3**0.5, axis=-1).sum()  # noqa: E731
-    np.testing.assert_allclose(gradient, jax.grad(dense)(QUERY), atol=1e-6)
+    np.testing.assert_allclose(gradient, jax.jit(jax.grad(dense))(QUERY), atol=1e-6)
 
 
 @pytest.mark.parametrize("normalizer, sink", [("softmax", False), ("softmax", True), ("softmax1", False), ("sigmoid", False)])
@@ -65,19 +66,26 @@ def test_merging_partial_results_is_the_whole(normalizer, sink):
     parts = [slice(0, 3), slice(3, 4), slice(4, S)]
     lengths = [np.full(B, n) for n in (3, 0, 2)]
     allowed = np.array([True] * 3 + [False] + [True] * 2 + [False])[None, None, None]
-    outputs, lses = [], []
-    for part, length in zip(parts, lengths, strict=True):
-        pieces = (QUERY, KEY[:, part], VALUE[:, part])
-        outputs.append(attn.attend(*pieces, key_lengths=length, **options))
-        if normalizer != "sigmoid":
-            lses.append(attn.attention_statistics(*pieces, key_lengths=length, **options).lse)
-    whole = attn.attend(QUERY, KEY, VALUE, mask=allowed, **options)
     logit = cases.random(N) if sink else np.zeros(N, np.float32) if normalizer == "softmax1" else None
-    merged = attn.merge_attention(outputs, lses or None, sink=logit)
-    np.testing.assert_allclose(merged, whole, atol=2e-6)
-    if sink:
-        bare = [attn.attend(QUERY, KEY[:, p], VALUE[:, p], key_lengths=n) for p, n in zip(parts, lengths, strict=True)]
-        np.testing.assert_allclose(attn.merge_attention(bare, lses, sink=logit, sink_in_outputs=False), whole, atol=2e-6)
+
+    @jax.jit
+    def everything(query, key, value):
+        outputs, lses, bare = [], [], []
+        for part, length in zip(parts, lengths, strict=True):
+            pieces = (query, key[:, part], value[:, part])
+            outputs.append(attn.attend(*pieces, key_lengths=length, **options))
+            if normalizer != "sigmoid":
+                lses.append(attn.attention_statistics(*pieces, key_lengths=length, **options).lse)
+            if sink:
+                bare.append(attn.attend(*pieces, key_lengths=length))
+        merged = [attn.merge_attention(outputs, lses or None, sink=logit)]
+        if sink:
+            merged.append(attn.merge_attention(bare, lses, sink=logit, sink_in_outputs=False))
+        return attn.attend(query, key, value, mask=allowed, **options), merged
+
+    whole, merged = everything(QUERY, KEY, VALUE)
+    for found in merged:
+        np.testing.assert_allclose(found, whole, atol=2e-6)
 
 
 def test_asking_for_statistics_changes_no_bit_of_the_output():
