@@ -29,6 +29,12 @@ from attn.models.classifier import ClassifierConfig
 from experiments import commands, report, settings
 from scripts.contenders.workload import Sizes, make_workload
 
+# What `measure` times: by platform the side of a square product, and how many exponentials how often; the floats of a copy.
+PRODUCT_SIDE = {"cpu": 1024, "gpu": 8192, "tpu": 8192}
+EXPONENTIALS = {"cpu": 2**15, "gpu": 2**26, "tpu": 2**26}
+REPEATS = {"cpu": 400, "gpu": 50, "tpu": 50}
+COPIED = 2**26
+
 
 class Work(NamedTuple):
     """Of one example."""
@@ -86,8 +92,8 @@ def model(config: ClassifierConfig, train: bool) -> Work:
 def measure() -> Machine:
     """The best of several runs on all devices at once; what another job takes away in the meantime is missing here too."""
     mesh = Mesh(jax.devices(), ("device",))
-    cpu = jax.default_backend() == "cpu"
-    side, count, repeats = (1024, 2**15, 400) if cpu else (8192, 2**26, 50)
+    platform = jax.default_backend()
+    side, count, repeats = PRODUCT_SIDE[platform], EXPONENTIALS[platform], REPEATS[platform]
     spec = NamedSharding(mesh, PartitionSpec("device"))
     devices = len(jax.devices())
 
@@ -106,11 +112,11 @@ def measure() -> Machine:
 
     product = best(lambda x: x @ x, (side, side), 8)
     exponential = best(lambda x: jnp.exp(-x), (count,), repeats)
-    copy = best(lambda x: x + 1, (2**26,), 4)
+    copy = best(lambda x: x + 1, (COPIED,), 4)
     return Machine(
         devices * 2 * side**3 / product,
         devices * count / exponential,
-        devices * 2 * 4 * 2**26 / copy,
+        devices * 2 * 4 * COPIED / copy,
     )
 
 

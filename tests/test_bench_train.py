@@ -1,9 +1,12 @@
 """The benchmark of the models: it runs, it compares equals, it takes turns, it says whom it left out, and what is the floor."""
 
+import functools
 import importlib.util
-import os
+import math
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,51 +18,93 @@ from scripts.contenders.workload import Contender, Sizes, make_workload
 from scripts.turns import WARM_UP
 
 TINY = ("--batch_size=4", "--length=8", "--rounds=1", "--batches=2")
-WITHOUT_TENSORFLOW = """
-import runpy, sys
-sys.modules["tensorflow"] = None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+PEERS = [name for name in CONTENDERS if name != "ours"]
 
 
-def run(*arguments: str, cwd: Path) -> str:
-    command, environment = [sys.executable, *arguments], os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiles faster
-    finished = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
+def needs(*modules: str) -> pytest.MarkDecorator:
+    reason = "needs the extra bench: make test EXTRAS=bench"
+    return pytest.mark.skipif(not all(map(importlib.util.find_spec, modules)), reason=reason)
 
 
-def read_table(output: str) -> dict[tuple[str, ...], list[str]]:
-    """Its cells after the first three, by model, what and contender."""
-    lines = [line for line in output.splitlines() if line.startswith("|")][2:]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {tuple(row[:3]): row[3:] for row in cells}
+@pytest.fixture(scope="module")
+def start():
+    """Starts a contender in a process that compiles quickly, and ours once for all tests."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        start_ours = functools.cache(processes.start)
+        yield lambda name, *arguments: (start_ours if name == "ours" else processes.start)(name, *arguments)
 
 
-@pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, bench_train.MODULES)), reason="needs the extra bench: make test EXTRAS=bench"
-)
-def test_a_row_a_contender_from_any_folder(tmp_path: Path):
-    output = run(bench_train.__file__, *TINY, "--models", "transformer_positional", cwd=tmp_path)
-    table = read_table(output)
-    model, whats = "transformer_positional", ("train", "evaluate")
-    assert list(table) == [(model, what, name) for what in whats for name in CONTENDERS]
-    for milliseconds, ratio, low, high, rate, share, _ in table.values():
+def check_rows(peer: str, start: bench_train.Start) -> None:
+    """Ours and the peer, once a round each, with ratios and rates that agree with the times."""
+    model = "transformer_positional"
+    rows = bench_train.bench(model, ["ours", peer], bench_train.parse(TINY), floor.Machine(1e9, 1e9, 1e9), start)
+    assert [row[:3] for row in rows] == [[model, what, name] for what in ("train", "evaluate") for name in ("ours", peer)]
+    for milliseconds, ratio, low, high, rate, share, _ in (row[3:] for row in rows):
         assert float(low) <= float(ratio) <= float(high)
         assert float(rate.replace(",", "")) == pytest.approx(4 / (float(milliseconds) / 1e3), rel=0.2)
         assert share.endswith("%")
+
+
+@pytest.mark.parametrize("peer", [pytest.param(name, marks=needs(*CONTENDERS[name][1])) for name in PEERS])
+def test_a_row_a_contender(peer: str, start: bench_train.Start, monkeypatch: pytest.MonkeyPatch):
+    """torch-compiled runs uncompiled: the C++ compiler takes some 15 s, see `test_a_compiled_contender`."""
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")
+    check_rows(peer, start)
+
+
+@needs("torch")
+@pytest.mark.exhaustive
+def test_a_compiled_contender(start: bench_train.Start):
+    check_rows("torch-compiled", start)
+
+
+@pytest.fixture
+def print_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs the benchmark's command on contenders that do nothing, with a machine that is not measured."""
+
+    contender = Contender(1, lambda: time.sleep(1e-3), lambda: time.sleep(1e-3))
+    monkeypatch.setattr(bench_train.commands, "use_all_cores", lambda: None)
+    monkeypatch.setattr(floor, "measure", lambda: floor.Machine(1e9, 1e9, 1e9))
+    monkeypatch.setattr(bench_train, "bench", functools.partial(bench_train.bench, start=lambda *_: contender))
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["bench_train.py", *TINY, *arguments])
+        bench_train.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def read_table(output: str) -> list[tuple[str, ...]]:
+    """The first three cells of each row: model, what and contender."""
+    lines = [line for line in output.splitlines() if line.startswith("|")][2:]
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")[:3]) for line in lines]
+
+
+@needs(*bench_train.MODULES)
+def test_the_table_has_a_row_a_contender(print_table: Callable[..., str]):
+    output = print_table("--models", "transformer_positional", "single_head")
+    models, whats = ("transformer_positional", "single_head"), ("train", "evaluate")
+    assert read_table(output) == [(model, what, name) for model in models for what in whats for name in CONTENDERS]
     assert all(f"{module} " in output for module in ("tensorflow", "torch", "keras"))
-    assert "GFLOP/s" in output
+    assert "This machine: 1 GFLOP/s" in output
     assert "left out" not in output
 
 
-def test_a_peer_that_is_not_installed_is_named_and_left_out(tmp_path: Path):
-    peers = ("--peers", "linen", "keras-tensorflow")
-    output = run("-c", WITHOUT_TENSORFLOW, bench_train.__file__, *TINY, *peers, "--models", "single_head", cwd=tmp_path)
+def test_a_peer_that_is_not_installed_is_named_and_left_out(print_table: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    output = print_table("--peers", "linen", "keras-tensorflow", "--models", "single_head")
     assert [name for _, what, name in read_table(output) if what == "train"] == ["ours", "linen"]
     assert "keras-tensorflow is left out: " in output
     assert "tensorflow not installed (the extra bench has it)" in output
+
+
+def test_the_machine_is_measured(monkeypatch: pytest.MonkeyPatch):
+    for name, size in {"PRODUCT_SIDE": 8, "EXPONENTIALS": 16, "REPEATS": 2}.items():
+        monkeypatch.setitem(getattr(floor, name), "cpu", size)
+    monkeypatch.setattr(floor, "COPIED", 32)
+    assert all(0 < rate < math.inf for rate in floor.measure())
 
 
 def test_models_of_different_sizes_are_refused():
@@ -104,7 +149,8 @@ def test_ratios_are_taken_within_a_round():
     assert cells == ["4000.0", "3.00", "0.50", "4.50", "30.0"]  # the ratio of the medians is 2
 
 
-def test_a_size_that_is_not_positive_is_refused(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit):
-        bench_train.parse(["--rounds=0"])
-    assert "--rounds=0 is not positive" in capsys.readouterr().err
+def test_a_size_that_is_not_positive_is_refused_from_any_folder(tmp_path: Path):
+    command = [sys.executable, bench_train.__file__, "--rounds=0"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert finished.returncode == 2
+    assert "--rounds=0 is not positive" in finished.stderr
