@@ -52,10 +52,8 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Pa
 
 @pytest.fixture(scope="module")
 def fast_compilation():
-    """For tests of what is computed on many small programs: XLA spends its time on how well instead."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with tiny.fast_compilation():
+        yield
 
 
 @pytest.fixture(scope="session")

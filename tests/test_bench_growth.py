@@ -15,6 +15,16 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 SIZES = Sizes(4, 6, 1)
 
 
+@pytest.fixture(autouse=True)
+def compilation_cache():
+    """The benchmark turns it off, and the other tests of this process want it."""
+    names = ("jax_enable_compilation_cache", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: jax.config.values[name] for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
 @pytest.mark.parametrize("each", ["in turn", "at once"])
 def test_several_models_in_one_program_are_what_each_is_alone(each, monkeypatch):
     if each == "at once":

@@ -18,7 +18,8 @@ def numbers(row: list[str]) -> list[float]:
     return [median, low, high]
 
 
-def test_a_start_is_timed_to_its_first_step(tmp_path):
+def test_a_start_is_timed_to_its_first_step(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiles faster
     cold, warm = bench_runner.start_rows("single_head", "verdicts", 1, tmp_path)
     assert "cold" in cold[1]
     assert "warm" in warm[1]
@@ -31,10 +32,12 @@ def test_a_run_that_does_not_start_is_named(tmp_path):
         bench_runner.seconds_to_first_step("no_model", "imdb", tmp_path, {})
 
 
-def test_the_runner_is_held_against_its_bare_steps():
+def test_the_runner_is_held_against_its_bare_steps(fast_compilation, monkeypatch):
+    """On the tiny corpus: 90 reviews are three batches of 32."""
+    monkeypatch.setattr(build, "build_corpus", lambda config: tiny.corpus())
     over, outside = bench_runner.runner_rows("single_head", "verdicts", 1)
-    assert over[:2] == ["single_head", "runner over bare steps, % (250 steps)"]
-    assert outside[:2] == ["single_head", "of an epoch outside its steps, % (250 steps)"]
+    assert over[:2] == ["single_head", "runner over bare steps, % (3 steps)"]
+    assert outside[:2] == ["single_head", "of an epoch outside its steps, % (3 steps)"]
     assert numbers(over)[0] > -100
     assert 0 < numbers(outside)[0] < 100
 

@@ -7,7 +7,7 @@ import math
 import shutil
 from pathlib import Path
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -17,6 +17,7 @@ from attn.models.classifier import Classifier
 from experiments import build, commands, metrics, run_folder, settings, steps, train
 from experiments.errors import DataError, UsageError
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")  # as `tiny.train`, so that bits can be compared
 COLUMNS = (
     "epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy",
     "examples_per_second", "real_tokens_per_second", "step_milliseconds", "compile_seconds",
@@ -37,7 +38,7 @@ def untimed(workdir: Path) -> list[str]:
 
 def loss_and_accuracy(run: run_folder.Run, tokens: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """In NumPy, from the logits that the restored model gives."""
-    logits = np.asarray(run.model.apply({"params": run.params}, jnp.asarray(tokens, jnp.int32)), np.float64)
+    logits = np.asarray(jax.jit(run.model.apply)({"params": run.params}, tokens.astype(np.int32)), np.float64)
     log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     return -log_probabilities[np.arange(len(labels)), labels].mean(), (logits.argmax(-1) == labels).mean()
 
@@ -127,8 +128,8 @@ def test_evaluate_gives_what_training_gave(
 def test_load_gives_model_parameters_and_tokenizer(finished_run: Path):
     run = experiments.load(str(finished_run))
     assert run.tokenizer == tiny.corpus().tokenizer
-    encoded = run.tokenizer.pad([run.tokenizer.encode(b"the film was lovely, not dull").ids])
-    assert np.asarray(run.model.apply({"params": run.params}, jnp.asarray(encoded, jnp.int32))).shape == (1, 2)
+    encoded = run.tokenizer.pad([run.tokenizer.encode(b"the film was lovely, not dull").ids]).astype(np.int32)
+    assert jax.eval_shape(run.model.apply, {"params": run.params}, encoded).shape == (1, 2)
     assert sum(leaf.size for leaf in run.params["logits"].values()) == 5 * 2 + 2
 
 

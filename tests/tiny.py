@@ -1,10 +1,12 @@
 """A run of seconds: a slice of the embedded corpus, a small model, and the command line that trains it in-process."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import pytest
 
 from experiments import build, commands
@@ -52,7 +54,17 @@ def train(
 ) -> None:
     """`train` on the tiny corpus, through the command line."""
     monkeypatch.setattr(build, "build_corpus", lambda config: corpus(on_test))
-    assert commands.main(["train", *FLAGS, f"--workdir={workdir}", *flags]) == code
+    with fast_compilation():
+        assert commands.main(["train", *FLAGS, f"--workdir={workdir}", *flags]) == code
+
+
+@contextlib.contextmanager
+def fast_compilation() -> Iterator[None]:
+    """XLA leaves out most optimizations: for programs that run so few times that compiling them takes longer."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
