@@ -10,7 +10,7 @@ import jax
 import pytest
 import tiny
 
-from experiments.data import imdb
+from experiments.data import imdb, imdb_archive
 
 pytest_plugins = ["slow_tests"]
 
@@ -75,6 +75,12 @@ def real_archive() -> Path:
     if not path:
         pytest.skip("ATTN_IMDB_ARCHIVE is not set: it names an archive with the layout of aclImdb_v1.tar.gz")
     return Path(path)
+
+
+@pytest.fixture(scope="session")
+def real_reviews(real_archive: Path) -> dict[str, list[imdb_archive.Review]]:
+    """The reviews of the real archive by split, read once."""
+    return imdb_archive.read_archive(real_archive).splits
 
 
 @pytest.fixture(scope="session")
