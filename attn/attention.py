@@ -53,12 +53,13 @@ def attend(
 ) -> Output:
     """Attention with any score: normalize(score_mod(scale · score(q, k)) + bias, masked) v, exact, in linear memory.
 
-    `[*B, T, N, H]`, `[*B, S, K, H]`, `[*B, S, K, V]` to `[*B, T, N, V]`, of the value's dtype; everything is computed in at
-    least float32. N is a multiple of K, and head n reads key and value head n // (N / K). Scaled dot-product attention
-    (Vaswani et al. 2017, section 3.2.1) where nothing else is asked for. A query that may attend to no key gets 0, and NaN
-    or Inf reaches exactly the queries that may attend to it.
+    Everything is computed in at least float32. The defaults give scaled dot-product attention (Vaswani et al. 2017, section
+    3.2.1). A query that may attend to no key gets 0, and NaN or Inf reaches exactly the queries that may attend to it.
 
     Args:
+      query: `[*B, T, N, H]`, floating point.
+      key: `[*B, S, K, H]`. N is a multiple of K: query head n reads key and value head n // (N / K).
+      value: `[*B, S, K, V]`.
       score: a name of `attn.scores.NAMES`, a score with parameters such as `attn.scores.additive(vector)`, or any function
         of one query and one key vector. It is differentiated, what it captured included.
       scale: a scalar that multiplies the score. None means 1/√H for "scaled_dot", else 1.
@@ -86,8 +87,15 @@ def attend(
         "auto" takes the fastest that honours every argument; `attn.explain` tells which.
       block: queries and keys in a tile of "chunked", one int or two. None lets the library choose.
 
+    Returns:
+      The output, `[*B, T, N, V]`, of the value's dtype.
+
     Raises:
       ValueError: one line with the argument, its shape or value, and the rule.
+
+    Example:
+      >>> output = attn.attend(query, key, value, score="additive", causal=True)
+      >>> output = attn.attend(query, key, value, score_mod=attn.score_mods.alibi(num_heads=8), key_lengths=lengths)
     """
     options = Options(
         score=score,
@@ -126,16 +134,23 @@ def attend_pooled(
     block: int | tuple[int, int] | None = None,
     **options: Any,
 ) -> Pooled:
-    """Σ_t query_weights[t] · attend(query, key, value)[t], `[*B, N, V]`: the mean over the queries, where there are no weights.
+    """The mean, or any weighted sum, of `attn.attend` over the queries: Σ_t query_weights[t] · attend(query, key, value)[t].
 
-    Where every query may attend to the same keys and one tile holds everything, the queries are averaged before the values are
-    read ("pooled" in `attn.explain(..., pooled=True)`), which is a third of the products. Else the outputs are, without those
-    of weight 0.
+    Where all queries may attend to the same keys and a single tile holds everything, the weights are summed over the queries
+    before they are multiplied by the values, which needs a third of the products; `attn.explain(..., pooled=True)` calls this
+    "pooled". Otherwise the outputs are summed, without those of weight 0.
 
     Args:
-      query_weights: floating point, `[T]` or `[*B, T]`; differentiated. None means 1/T.
-      implementation, block: as in `attn.attend`; with another than "auto" the outputs are averaged.
-      options: those of `attn.attend`.
+      query, key, value: as in `attn.attend`.
+      query_weights: floating point, `[T]` or `[*B, T]`; differentiated. None means 1/T, which gives the mean.
+      implementation, block: as in `attn.attend`. The outputs are summed where the implementation is not "auto" or a block is
+        given.
+      **options: all other keyword arguments of `attn.attend`: score, scale, bias, mask, query_lengths, key_lengths,
+        query_segments, key_segments, causal, window, query_positions, key_positions, score_mod, mask_mod, normalizer, sink,
+        dropout_rate, dropout_rng and dropout_offset.
+
+    Returns:
+      `[*B, N, V]`, of the value's dtype.
 
     Raises:
       ValueError: one line with the argument, its shape or value, and the rule.
@@ -165,10 +180,23 @@ def attention_weights(
     implementation: Implementation = "auto",
     **options: Any,
 ) -> Weights:
-    """The weights `[*B, N, T, S]` of `attend` with the same arguments; `value` may be left out.
+    """The weights that `attn.attend` gives the values for the same arguments, as one array of O(T · S) memory.
 
-    In one piece, O(T · S): a row sums to 1, or to 0 where it has no key, to less where a sink takes its part. With
-    `after_dropout` they are those that the values are multiplied by.
+    Args:
+      query, key: as in `attn.attend`.
+      value: may be left out, since the weights do not depend on it.
+      after_dropout: whether dropout is applied to the weights.
+      implementation: "auto" or "dense"; the other implementations never hold the weights.
+      **options: all other keyword arguments of `attn.attend` but `block`: score, scale, bias, mask, query_lengths,
+        key_lengths, query_segments, key_segments, causal, window, query_positions, key_positions, score_mod, mask_mod,
+        normalizer, sink, dropout_rate, dropout_rng and dropout_offset.
+
+    Returns:
+      `[*B, N, T, S]`, of at least float32. Before dropout a row of "softmax" sums to 1, to 0 where the query has no key, and
+      to less than 1 where a sink takes its share.
+
+    Raises:
+      ValueError: one line with the argument, its shape or value, and the rule.
     """
     if implementation not in ("auto", "dense"):
         raise ValueError(f"implementation={implementation!r} has no weights to return: only 'dense' has")
@@ -187,9 +215,27 @@ def explain(
     pooled: bool = False,
     **options: Any,
 ) -> Explanation:
-    """Which implementation `attend` would run for the same arguments, and what rules out each of the others.
+    """Which implementation `attn.attend` would run for the same arguments, and what rules out each of the others.
 
-    With `pooled`, that of `attend_pooled`: "pooled", or the one whose outputs are averaged.
+    Args:
+      query, key, value, implementation, block: as in `attn.attend`.
+      pooled: whether to explain `attn.attend_pooled` instead: "pooled", or the implementation whose outputs are summed.
+      **options: all other keyword arguments of `attn.attend`: score, scale, bias, mask, query_lengths, key_lengths,
+        query_segments, key_segments, causal, window, query_positions, key_positions, score_mod, mask_mod, normalizer, sink,
+        dropout_rate, dropout_rng and dropout_offset.
+
+    Returns:
+      An explanation with the fields `implementation`, `block` and `others`; `print` shows all of it.
+
+    Raises:
+      ValueError: one line with the argument, its shape or value, and the rule.
+
+    Example:
+      >>> print(attn.explain(query, key, value, causal=True))
+      chunked, tiles of 256 queries by 256 keys
+        not fused: needs an NVIDIA GPU or a TPU: this is cpu
+        not chunked_autodiff: 'chunked' computes the same faster; this one is for forward mode, jax.jvp and jax.jacfwd
+        not dense: it keeps all T × S weights, and is slower
     """
     query, key, value = as_arrays(query, key, value)
     chosen = Options(**options)

@@ -1,7 +1,8 @@
-"""Ready functions for `mask_mod` of `attn.attend`: (batch, head, query_position, key_position) -> may attend.
+"""Functions for the argument `mask_mod` of `attn.attend`: (batch, head, query_position, key_position) -> bool.
 
-Where an argument of `attend` says the same (`causal`, `window`, `query_segments`), that one is faster: what it empties is
-known before the program runs. These are for what the arguments do not say, such as a union.
+True means: may attend. Where an argument of `attend` expresses the same mask (`causal`, `window`, `query_segments`), that
+argument is faster, because the tiles that it leaves empty are known before the program runs. These functions are for masks
+that the arguments cannot express, such as unions.
 """
 
 import functools
@@ -23,7 +24,7 @@ def causal(batch: Array, head: Array, query: Array, key: Array) -> Array:
 def sliding_window(left: int | None, right: int | None) -> MaskMod:
     """Keys from `left` before to `right` after the query, inclusive; None is open (Beltagy et al. 2020, section 3.1)."""
     if left is None and right is None:
-        raise ValueError("sliding_window(None, None) leaves nothing out: one side must be a number")
+        raise ValueError("sliding_window(None, None) masks nothing: one side must be a number")
     return lambda batch, head, query, key: in_window(key - query, (left, right))
 
 
@@ -36,7 +37,7 @@ def in_window(distance, window: tuple[int | None, int | None]):
 
 
 def document(documents: Array) -> MaskMod:
-    """Keys of the query's own document; `documents` is `[length]` or `[B, length]`, the document that each position is in."""
+    """Keys of the query's own document. `documents` is `[length]` or `[B, length]`: the document of each position."""
     documents = jnp.asarray(documents)
 
     def may(batch: Array, head: Array, query: Array, key: Array) -> Array:
@@ -53,10 +54,10 @@ def prefix(length: Array | int) -> MaskMod:
 
 
 def all_of(*mods: MaskMod) -> MaskMod:
-    """What every one of them allows."""
+    """The intersection of masks."""
     return lambda *place: jnp.all(jnp.stack([mod(*place) for mod in mods]))
 
 
 def any_of(*mods: MaskMod) -> MaskMod:
-    """What at least one of them allows."""
+    """The union of masks."""
     return lambda *place: jnp.any(jnp.stack([mod(*place) for mod in mods]))

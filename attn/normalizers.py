@@ -1,4 +1,4 @@
-"""From logits to weights, over the last axis. Masked logits are −inf; a row of nothing else has weights 0."""
+"""Functions from logits to weights over the last axis. A masked logit is −inf; a row of masked logits only has weights 0."""
 
 from collections.abc import Callable
 
@@ -8,18 +8,21 @@ from jax import lax
 
 from attn.shapes import Array
 
-# A query may give weight to a sink besides its keys: `sink` is that logit, for softmax1 it is 0 where none is given.
+# A sink is an extra logit for each head, which takes weight but has no value. For softmax1 it is 0 where none is given.
 WITH_SINK = ("softmax", "softmax1")
 
 
 def softmax(logits: Array, sink: Array | None = None) -> Array:
-    """exp(logit) / (Σ exp(logits) + exp(sink)), less the maximum of them all. `sink` broadcasts, last axis 1."""
+    """exp(logit) / (Σ exp(logits) + exp(sink)), computed stably. `sink` broadcasts to the logits, with a last axis of 1."""
     weights, total, _ = exponentials(logits, sink)
     return weights / total
 
 
 def exponentials(logits: Array, sink: Array | None) -> tuple[Array, Array, Array | None]:
-    """exp(logit − the highest of its row), the sum of a row with its sink (1 for a row of neither), and the sink's part."""
+    """exp(logit − highest) for the highest logit of each row, the sum of each row, and exp(sink − highest).
+
+    The sum includes the sink; it is 1 for a row with neither a key nor a sink.
+    """
     highest = jnp.max(logits, axis=-1, keepdims=True, initial=-jnp.inf)
     highest = finite_max(lax.stop_gradient(highest if sink is None else jnp.maximum(highest, sink)))
     of_keys = jnp.exp(logits - highest)
@@ -30,18 +33,18 @@ def exponentials(logits: Array, sink: Array | None) -> tuple[Array, Array, Array
 
 
 def finite_max(highest: Array) -> Array:
-    """What a row may subtract: 0 for a row without a key, since −inf − (−inf) is NaN."""
+    """The highest logit of a row, and 0 in place of −inf for a row without a key, since −inf − (−inf) is NaN."""
     return jnp.where(highest == -jnp.inf, 0, highest)
 
 
 def sigmoid(logits: Array) -> Array:
-    """1 / (1 + exp(−logit)), each weight for itself (Ramapuram et al. 2025, "Theory of sigmoid self-attention")."""
+    """1 / (1 + exp(−logit)) for each weight on its own (Ramapuram et al. 2025, "Theory of sigmoid self-attention")."""
     return jax.nn.sigmoid(logits)
 
 
 @jax.custom_jvp
 def sparsemax(logits: Array) -> Array:
-    """The point of the simplex nearest to the logits (Martins and Astudillo 2016, algorithm 1)."""
+    """The Euclidean projection of the logits onto the simplex (Martins and Astudillo 2016, algorithm 1)."""
     z = _shifted(logits)
     ordered = -jnp.sort(-z, axis=-1)
     count = jnp.arange(1, z.shape[-1] + 1, dtype=z.dtype)
@@ -51,7 +54,7 @@ def sparsemax(logits: Array) -> Array:
 
 @jax.custom_jvp
 def entmax15(logits: Array) -> Array:
-    """Entmax with α = 1.5 (Peters, Niculae and Martins 2019, appendix C.2): Tsallis-regularised, sparse, exact by sorting."""
+    """Entmax with α = 1.5 (Peters, Niculae and Martins 2019, appendix C.2): sparse, and exact by sorting."""
     z = _shifted(logits) / 2
     ordered = -jnp.sort(-z, axis=-1)
     count = jnp.arange(1, z.shape[-1] + 1, dtype=z.dtype)
@@ -88,7 +91,7 @@ def normalize(name: str, logits: Array, sink: Array | None) -> Array:
 
 
 def _shifted(logits: Array) -> Array:
-    """Maximum 0, and masked ones so low that they are outside of every support, yet finite for the sums."""
+    """The logits less their maximum; masked ones become −4, which lies outside of every support but keeps the sums finite."""
     return jnp.maximum(logits - finite_max(jnp.max(logits, axis=-1, keepdims=True)), -4)
 
 
@@ -102,7 +105,7 @@ def _attended(logits: Array, weights: Array) -> Array:
 
 
 def _tangent(slopes: Array, tangent: Array) -> Array:
-    """slopes · (tangent − its mean under the slopes); the Jacobian of both is of this form."""
+    """slopes · (tangent − mean of the tangent weighted by the slopes), which is the Jacobian of both functions."""
     total = jnp.sum(slopes, axis=-1, keepdims=True)
     mean = jnp.sum(slopes * tangent, axis=-1, keepdims=True) / jnp.where(total == 0, 1, total)
     return slopes * (tangent - mean)

@@ -1,4 +1,4 @@
-"""Adam as Keras has it, an `optax.GradientTransformation` of its own."""
+"""Keras' Adam as an `optax.GradientTransformation`."""
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +6,12 @@ import optax
 
 
 def keras_adam(learning_rate: float = 1e-3, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7):
-    """`keras.optimizers.Adam` (2.11 to 3.15), which is not `optax.adam`.
+    """`keras.optimizers.Adam` (2.11 to 3.15), which differs from `optax.adam` in where epsilon is added.
 
-    Its epsilon is added to the uncorrected root (the "epsilon hat" of Kingma and Ba 2015, end of section 2):
-    w −= lr · √(1−β₂ᵗ)/(1−β₁ᵗ) · m / (√v + ε), so optax's epsilon would have to be ε/√(1−β₂ᵗ): 3.2e-6 at the first step.
-    The small gradients of rare words feel it. First step over the learning rate:
+    Keras adds epsilon to the uncorrected root (the "epsilon hat" of Kingma and Ba 2015, end of section 2):
+    w −= lr · √(1−β₂ᵗ)/(1−β₁ᵗ) · m / (√v + ε). To agree, optax's epsilon would have to be ε/√(1−β₂ᵗ), which is 3.2e-6 at the
+    first step. The difference matters for small gradients, such as those of rare words. The first step divided by the
+    learning rate is:
 
         gradient   1e-8    1e-7    1e-6    1e-5    1e-3
         Keras      .0032   .0307   .2403   .7597   .9968
@@ -18,7 +19,7 @@ def keras_adam(learning_rate: float = 1e-3, beta_1: float = 0.9, beta_2: float =
     """
 
     def init(params):
-        mu, nu = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))  # two buffers: a caller may donate them
+        mu, nu = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))  # two sets of buffers, since a caller may donate them
         return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), mu=mu, nu=nu)
 
     def update(updates, state, params=None):

@@ -1,6 +1,6 @@
-"""Where a token is: tables that are added to embeddings, and what attention itself does with positions.
+"""Positional encodings: tables that are added to the embeddings, and rotary positions, which rotate queries and keys.
 
-ALiBi and T5's biases are score mods, in `attn.score_mods`.
+ALiBi and the relative biases of T5 modify scores; they are in `attn.score_mods`.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,11 @@ def identity(x: Array) -> Array:
 
 
 class Relative(NamedTuple):
-    """What a kind of positions does inside attention.
+    """Relative positions, as two functions that a layer applies inside of its attention.
 
-    `rotate` takes the projected queries `[*B, T, N, H]`, and the keys `[*B, S, N, H]`, to the same shape. `score_mod` is
-    that of `attn.attend`.
+    Attributes:
+      rotate: maps the projected queries `[*B, T, N, H]`, and the projected keys `[*B, S, N, H]`, to the same shape.
+      score_mod: the argument of that name of `attn.attend`.
     """
 
     rotate: Callable[[Array], Array] = identity
@@ -35,9 +36,13 @@ class Relative(NamedTuple):
 def sinusoidal(length: int, dim: int, *, interleaved: bool = True) -> Array:
     """`[length, dim]` float32: the sine and cosine of position / 10000^(2i / dim) for i = 0 … dim / 2 − 1.
 
-    Interleaved, sine i is in column 2i and its cosine in 2i + 1, as Vaswani et al. (2017, section 3.5) write it, and d2l.
-    Else all sines come before all cosines, as in the authors' tensor2tensor. Its exponents are i / (dim / 2 − 1); here they
-    are the paper's in both layouts. Raises ValueError where `dim` is not positive and even, or `length` is negative.
+    Args:
+      interleaved: True puts sine i into column 2i and its cosine into column 2i + 1, as in Vaswani et al. (2017, section 3.5)
+        and d2l. False puts all sines before all cosines, as the authors' tensor2tensor does. The exponents are the paper's in
+        both layouts; those of tensor2tensor are i / (dim / 2 − 1).
+
+    Raises:
+      ValueError: `dim` is not positive and even, or `length` is negative.
     """
     if length < 0:
         raise ValueError(f"length={length} is negative")
@@ -49,16 +54,25 @@ def sinusoidal(length: int, dim: int, *, interleaved: bool = True) -> Array:
 
 
 def rotary(x: Array, positions: Array | None = None, *, base: float = 10_000.0, interleaved: bool = False) -> Array:
-    """Turns pair i of each head of queries or keys by position · base^(−2i / H) (Su et al. 2021, section 3.4.2).
+    """Rotates pair i of each head by the angle position · base^(−2i / H) (Su et al. 2021, section 3.4.2).
 
-    `[*B, T, N, H]` to the same, of its dtype; `positions` are integers `[T]` or `[*B, T]`, and None means 0, 1, 2, …. The
-    product of a query and a key that are both turned depends on their distance alone. Pair i is the entries i and i + H / 2,
-    as in GPT-NeoX and Llama, or interleaved 2i and 2i + 1, as in RoFormer.
-    Raises ValueError where H is odd, or `positions` are not integers of one of these shapes.
+    The inner product of a query and a key that are both rotated depends on their positions through their distance only.
+
+    Args:
+      x: projected queries or keys, `[*B, T, N, H]`.
+      positions: integers `[T]` or `[*B, T]`; None means 0, 1, 2, ….
+      base: the base of the frequencies.
+      interleaved: False pairs the entries i and i + H / 2, as GPT-NeoX and Llama do; True pairs 2i and 2i + 1, as in RoFormer.
+
+    Returns:
+      The rotated array, of the shape and dtype of `x`.
+
+    Raises:
+      ValueError: H is odd, or `positions` are not integers of one of these shapes.
     """
     dtype, length, head_dim = x.dtype, x.shape[-3], x.shape[-1]
     if head_dim % 2:
-        raise ValueError(f"x {x.shape} has head dim {head_dim}: rotary positions turn pairs, so it must be even")
+        raise ValueError(f"x {x.shape} has head dim {head_dim}: rotary positions rotate pairs, so it must be even")
     positions = jnp.arange(length) if positions is None else jnp.asarray(positions)
     if positions.shape not in ((length,), x.shape[:-2]) or not jnp.issubdtype(positions.dtype, jnp.integer):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Ready functions for `score_mod` of `attn.attend`: (score, batch, head, query_position, key_position) -> score."""
+"""Functions for the argument `score_mod` of `attn.attend`: (score, batch, head, query_position, key_position) -> score."""
 
 import math
 from collections.abc import Callable
@@ -12,13 +12,17 @@ ScoreMod = Callable[[Array, Array, Array, Array, Array], Array]
 
 
 def alibi(num_heads: int) -> ScoreMod:
-    """score − slope[head] · |query − key| (Press et al. 2022, section 3); in the past of a query, the paper's own."""
+    """score − slope[head] · |query − key|: ALiBi (Press et al. 2022, section 3), also for keys after the query."""
     slopes = jnp.asarray(alibi_slopes(num_heads), jnp.float32)
     return lambda score, batch, head, query, key: score - _at(slopes, head) * jnp.abs(query - key)
 
 
 def alibi_slopes(num_heads: int) -> np.ndarray:
-    """2^(−8 n / N), n = 1 … N, where N is a power of two; else those of the next lower power, then every other of the next."""
+    """`[N]` float64: 2^(−8 n / N) for n = 1 … N where N is a power of two.
+
+    For other N they are the slopes of the next lower power of two, followed by every other slope of the next higher one, as
+    in the authors' code. Raises ValueError where `num_heads` is less than 1.
+    """
     if num_heads < 1:
         raise ValueError(f"num_heads={num_heads} must be at least 1")
     lower = 2 ** int(math.log2(num_heads))
@@ -28,9 +32,13 @@ def alibi_slopes(num_heads: int) -> np.ndarray:
 
 
 def t5_relative_bias(table: Array, *, bidirectional: bool = True, max_distance: int = 128) -> ScoreMod:
-    """score + table[bucket(key − query), head] (Raffel et al. 2020, section 2.1); `table` is `[buckets, N]`, and learned.
+    """score + table[bucket(key − query), head]: the relative bias of T5 (Raffel et al. 2020, section 2.1).
 
-    Half of the buckets (of a sign's, if bidirectional) are a distance each, the others widen up to `max_distance` and beyond.
+    Args:
+      table: `[buckets, N]`, learned.
+      bidirectional: whether half of the buckets are for keys after the query; otherwise those share the bucket of distance 0.
+      max_distance: half of the buckets of each direction hold one distance each; the others grow wider logarithmically up to
+        this distance, and the last one holds everything beyond it.
     """
     table, buckets = jnp.asarray(table), table.shape[0]
 
@@ -41,7 +49,7 @@ def t5_relative_bias(table: Array, *, bidirectional: bool = True, max_distance: 
 
 
 def t5_bucket(distance: Array, buckets: int, bidirectional: bool = True, max_distance: int = 128) -> Array:
-    """The bucket of key position less query position, as the authors' `_relative_position_bucket` has it."""
+    """The bucket of a distance, key position − query position, as in the authors' `_relative_position_bucket`."""
     if bidirectional:
         buckets //= 2
         first, distance = jnp.where(distance > 0, buckets, 0), jnp.abs(distance)
@@ -59,18 +67,18 @@ def soft_cap(cap: float) -> ScoreMod:
 
 
 def relative_bias(table: Array) -> ScoreMod:
-    """score + table[head, key − query + (D − 1) / 2], a learned bias `[N, D]` for each distance, D odd and 2 · length − 1."""
+    """score + table[head, key − query + (D − 1) / 2]: a learned bias by head and distance, `[N, D]`, D = 2 · length − 1."""
     table, centre = jnp.asarray(table), (table.shape[1] - 1) // 2
     return lambda score, batch, head, query, key: score + _at(table, head, key - query + centre)
 
 
 def _at(table: Array, *index: Array) -> Array:
-    """The entry, NaN beyond the table's end: JAX would take the last one in silence, for a table of too few heads say."""
+    """An entry of the table, or NaN outside of it, where JAX's indexing would return the last entry."""
     return table.at[index].get(mode="fill", fill_value=jnp.nan)
 
 
 def chain(*mods: ScoreMod) -> ScoreMod:
-    """One after the other."""
+    """The mods applied one after the other, the first one first."""
 
     def modify(score: Array, batch: Array, head: Array, query: Array, key: Array) -> Array:
         for mod in mods:

@@ -1,8 +1,9 @@
 """How a query scores a key.
 
-A score is a pytree of its parameters, so it is learned by differentiating through it. There are two kinds. An inner product
-of features maps queries and keys once each and is then a matrix product. A pairwise score looks at every pair of vectors
-and is written for one pair. Both are kept in blocks by `implementation="chunked"`.
+A score is a pytree of its parameters, so its parameters are learned by differentiating through it. There are two kinds. An
+inner product of features maps each query and each key once, and the scores are then a matrix product. A pairwise score is a
+function of one query and one key vector, and is evaluated for every pair. `implementation="chunked"` computes both block by
+block.
 """
 
 import dataclasses
@@ -28,18 +29,18 @@ class Features:
         return key
 
     def default_scale(self, head_dim: int) -> float:
-        """What `scale=None` means, for a query of `head_dim`."""
+        """The scale where the caller gives none, for queries of `head_dim` channels."""
         return 1.0
 
     def check(self, query_dim: int, key_dim: int, heads: int) -> None:
-        """Raises ValueError, one line, where vectors of these sizes cannot be scored with these parameters."""
+        """Raises ValueError where vectors of these sizes cannot be scored with these parameters."""
         if query_dim != key_dim:
             raise ValueError(f"query head dim {query_dim} and key head dim {key_dim} differ: {_name(self)} needs them equal")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pairwise:
-    """score(q, k) of one query and one key vector, `[H]` and `[H]` to a scalar."""
+    """score(q, k) of one query and one key vector: `[H]` and `[H]` to a scalar."""
 
     def __call__(self, query: Array, key: Array) -> Array:
         raise NotImplementedError
@@ -105,7 +106,7 @@ class Bilinear(Features):
 class Additive(Pairwise):
     """vector · tanh(scale · (q + k)) (Bahdanau et al. 2015, appendix A.1.2); `vector` is `[H]`, None means ones.
 
-    Keras' `AdditiveAttention` has this vector under the name of scale.
+    Keras' `AdditiveAttention` calls this vector scale.
     """
 
     vector: Array | None = None
@@ -139,7 +140,10 @@ class Concat(Pairwise):
 
 @_parameters
 class NegSquaredDistance(Pairwise):
-    """−|q − k|², the logarithm of a Gaussian kernel. Pair by pair: the expanded square cancels where q is close to k."""
+    """−|q − k|², the logarithm of a Gaussian kernel, up to a constant.
+
+    It is computed pair by pair, because the expanded square loses its digits to cancellation where q is close to k.
+    """
 
     def __call__(self, query: Array, key: Array) -> Array:
         return -jnp.sum(jnp.square(query - key))
@@ -160,10 +164,10 @@ Score = str | Features | Pairwise | Callable[[Array, Array], Any]
 
 
 def resolve(score: Score) -> Features | Callable[[Array, Array], Any]:
-    """The score of that name with unit parameters; what is no name is itself.
+    """The score of a name, with unit parameters; a score or a function is returned as it is.
 
     Raises:
-      ValueError: an unknown name, with the nearest; or neither name, score nor function.
+      ValueError: an unknown name, with the closest known one, or something that is neither a name, a score nor a function.
     """
     if isinstance(score, type):
         raise ValueError(f"score={score.__name__} is a class: pass its name, or a score made with its parameters")

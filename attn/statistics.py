@@ -29,14 +29,14 @@ from attn.shapes import Array, Key, Output, Query, Rows, Value
 
 
 class Statistics(NamedTuple):
-    """A query that may attend to no key has lse and max_score −inf, entropy 0, and gives nothing to `received`."""
+    """Statistics of attention. A query that may attend to no key has lse and max_score −inf, and adds nothing to `received`."""
 
-    lse: Array  # [*B, N, T], log Σ exp(logits) of the keys alone: a sink is left out
+    lse: Array  # [*B, N, T], log Σ exp(logits) over the keys; a sink is not included
     entropy: Array  # [*B, N, T], −Σ w ln w in nats
     max_score: Array  # [*B, N, T], the highest logit
-    received: Array  # [*B, N, S], the sum over the queries of the weights
-    top_weights: Array  # [*B, N, T, k], falling
-    top_indices: Array  # [*B, N, T, k] int32, the keys of these; −1 (and weight 0) where fewer have any weight
+    received: Array  # [*B, N, S], the sum of the weights over the queries
+    top_weights: Array  # [*B, N, T, k], in descending order
+    top_indices: Array  # [*B, N, T, k] int32, their keys; −1, with weight 0, where fewer keys have weight
 
 
 _SUM_AXES = ("bkrt", "bkrt", "bkrs", "bkrt", "bkrt")
@@ -61,14 +61,26 @@ def attention_statistics(
 ) -> Statistics:
     """Statistics of the weights that `attn.attend` would use for the same arguments, in memory linear in T and S.
 
-    The log-sum-exp is differentiated in linear memory too; the others plainly, which keeps T × S numbers.
+    The gradient of the log-sum-exp takes linear memory too. The other statistics are differentiated by JAX, which stores
+    T × S numbers.
 
     Args:
+      query, key: as in `attn.attend`.
+      value: may be left out, since no statistic depends on it.
       top_k: how many of the largest weights of each query to return, with their keys.
       block: as in `attn.attend`.
+      **options: the other keyword arguments of `attn.attend`: score, scale, bias, mask, query_lengths, key_lengths,
+        query_segments, key_segments, causal, window, query_positions, key_positions, score_mod, mask_mod, normalizer and
+        sink. dropout_rate, dropout_rng and dropout_offset are accepted too and change nothing.
+
+    Returns:
+      The statistics, each of at least float32.
 
     Raises:
-      ValueError: one line with the argument, its value and the rule; also for a normaliser that is no softmax.
+      ValueError: one line with the argument, its value and the rule. The normaliser must be "softmax" or "softmax1".
+
+    Example:
+      >>> attn.attention_statistics(query, key, causal=True).entropy.mean(axis=-1)  # of each head, in nats
     """
     inputs, sizes = validate(*as_arrays(query, key, key if value is None else value), Options(**options))
     if inputs.normalizer not in WITH_SINK:
@@ -84,17 +96,20 @@ def attention_statistics(
 def merge_attention(
     outputs: Sequence[Output], lses: Sequence[Rows] | None, sink: Array | None = None, *, sink_in_outputs: bool = True
 ) -> Output:
-    """Attention over the union of disjoint sets of keys, from the attention over each: exact, not an average.
+    """Attention over the union of disjoint sets of keys, from the attention over each set. The result is exact.
 
     Args:
-      outputs: `[*B, T, N, V]` of `attn.attend` over each set.
-      lses: `[*B, N, T]` of `attention_statistics` over the same sets, which leave a sink out. None is for
-        normalizer="sigmoid", whose outputs add up.
+      outputs: the output of `attn.attend` over each set, `[*B, T, N, V]`.
+      lses: the log-sum-exp of `attn.attention_statistics` over each set, `[*B, N, T]`. None is for normalizer="sigmoid", whose
+        outputs add up.
       sink: `[N]`, the sink of the whole (zeros for "softmax1"). It counts once, whatever the number of sets.
-      sink_in_outputs: whether each output was computed with the sink too, as the same arguments for every set make it.
+      sink_in_outputs: whether each output was computed with the sink too, which is so where all sets had the same arguments.
+
+    Returns:
+      `[*B, T, N, V]`, of the dtype of the first output.
 
     Raises:
-      ValueError: one line, where the numbers of outputs and lses differ, or a sink comes without lses.
+      ValueError: the numbers of outputs and lses differ, or a sink is given without lses.
     """
     if lses is None:
         if sink is not None:
@@ -102,7 +117,7 @@ def merge_attention(
         return functools.reduce(jnp.add, outputs)
     if len(outputs) != len(lses) or not outputs:
         raise ValueError(
-            f"{len(outputs)} outputs and {len(lses)} lses: there must be one lse for each output, and one at least"
+            f"{len(outputs)} outputs and {len(lses)} lses: there must be one lse for each output, and at least one output"
         )
     partial = jnp.stack([jnp.asarray(lse) for lse in lses])  # [sets, *B, N, T]
     total = jax.nn.logsumexp(partial, axis=0)

@@ -1,5 +1,7 @@
 """Keras' layers against NumPy, their initialisers against the limits that Keras computes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import oracle
 import pytest
 
 from attn.layers import keras
+from attn.positions import Relative
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 T, S, D, E = 5, 7, 6, 9
@@ -198,3 +201,35 @@ def test_positions_are_added_and_have_an_end():
     np.testing.assert_allclose(layer.apply(params, tokens), expected)
     with pytest.raises(ValueError, match=r"tokens \(5,\) are longer than max_length=4 positions"):
         layer.apply(params, jnp.zeros(5, jnp.int32))
+
+
+def test_attention_honours_masks_and_positions_that_keras_has_for_other_layers():
+    """The hand-worked weights again: e^(q · k) with q · k = 0 or 1, over the keys that are left, and turned by 90 degrees."""
+    allowed = np.array([[True, False], [True, True]])
+    weights = np.array([[1, 0], [ALIKE, 1 - ALIKE]])
+    attend = functools.partial(keras.Attention().apply, {}, *HAND)
+    np.testing.assert_allclose(attend(attention_mask=allowed[None]), (weights @ HAND[1][0])[None], rtol=1e-6)
+    np.testing.assert_allclose(attend(key_mask=np.array([[False, True]])), np.tile(HAND[1][0][1], (1, 2, 1)), rtol=1e-6)
+    swapped = Relative(score_mod=lambda score, batch, head, query, key: 1 - score)
+    np.testing.assert_allclose(attend(position=swapped), attend()[:, ::-1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [keras.Attention(), keras.MultiHeadAttention(2, 3)])
+def test_arguments_of_keras_are_answered_with_ours(layer):
+    refusals = {
+        "training": r"has no argument 'training': use deterministic=False",
+        "return_attention_scores": r"has no argument 'return_attention_scores': use .*method=\"attention_scores\"",
+        "mask": r"has no argument 'mask': use query_mask, value_mask and key_mask",
+        "trainig": rf"^{type(layer).__name__} has no argument 'trainig'(\n|$)",
+    }
+    for argument, message in refusals.items():
+        with pytest.raises(TypeError, match=message):
+            layer.init(jax.random.key(0), *HAND, **{argument: True})
+    with pytest.raises(TypeError, match=rf"^{type(layer).__name__} needs value"):
+        layer.init(jax.random.key(0), HAND[0])
+
+
+def test_scores_before_dropout_refuse_dropout():
+    layer = keras.MultiHeadAttention(2, 3, dropout=0.5)
+    with pytest.raises(ValueError, match=r"deterministic=False: the scores of MultiHeadAttention are those before dropout"):
+        layer.apply({}, *HAND, deterministic=False, method="attention_scores")

@@ -128,7 +128,7 @@ def test_rotary_of_one_example_is_that_of_a_batch():
 @pytest.mark.parametrize(
     "shape, positions, message",
     [
-        ((T, N, 5), None, r"x \(5, 2, 5\) has head dim 5: rotary positions turn pairs"),
+        ((T, N, 5), None, r"x \(5, 2, 5\) has head dim 5: rotary positions rotate pairs"),
         ((B, T, N, H), jnp.arange(B), r"positions \(3,\) int32 are not integers \(5,\) or \(3, 5\) of x \(3, 5, 2, 6\)"),
         ((B, T, N, H), jnp.ones((1, T), int), r"positions \(1, 5\) int32 are not integers"),
         ((T, N, H), jnp.ones(T), r"positions \(5,\) float32 are not integers"),

@@ -14,6 +14,12 @@ from attn.layers.keras import axes, masking
 from attn.positions import Relative
 from attn.shapes import Array, Mask, Query, Valid
 
+_KERAS_ARGUMENTS = {
+    "training": "deterministic=False for training=True",
+    "return_attention_scores": 'layer.apply(params, query, value, method="attention_scores")',
+    "mask": "query_mask, value_mask and key_mask",
+}
+
 
 class _Masks(NamedTuple):
     """The masks of one call under Keras' names; True means may attend."""
@@ -40,7 +46,7 @@ class AttentionLayer(nn.Module):
     def __call__(
         self,
         query: Array,
-        value: Array,
+        value: Array | None = None,
         key: Array | None = None,
         *,
         query_mask: Valid | None = None,
@@ -50,6 +56,7 @@ class AttentionLayer(nn.Module):
         use_causal_mask: bool = False,
         position: Relative | None = None,
         deterministic: bool = True,
+        **unknown: Any,
     ) -> Array:
         """The output of attention, `[*B, T, O]`.
 
@@ -58,7 +65,7 @@ class AttentionLayer(nn.Module):
 
         Args:
           query: `[*B, T, D]`.
-          value: `[*B, S, D']`. It comes before `key`, as in Keras.
+          value: `[*B, S, D']`, required. It comes before `key`, as in Keras.
           key: `[*B, S, D'']`; None means `value`.
           query_mask, value_mask, key_mask: bool, `[*B, T]`, `[*B, S]` and `[*B, S]`; True is a real token.
           attention_mask: bool, `[T, S]`, `[*B, T, S]` or `[*B, N, T, S]`, each axis full or 1; True means may attend.
@@ -67,8 +74,15 @@ class AttentionLayer(nn.Module):
           deterministic: False applies dropout to the weights, and needs the rng named "dropout".
 
         Raises:
+          TypeError: `value` is missing, or an argument is unknown; for Keras' own names with ours in its place.
           ValueError: one line with the argument, its shape or value, and the rule.
         """
+        name = type(self).__name__
+        for argument in unknown:
+            ours = _KERAS_ARGUMENTS.get(argument)
+            raise TypeError(f"{name} has no argument {argument!r}" + (f": use {ours}" if ours else ""))
+        if value is None:
+            raise TypeError(f"{name} needs value: layer(query, value), which is layer(x, x) for self-attention")
         masks = _Masks(query_mask, value_mask, key_mask, attention_mask, use_causal_mask)
         return self._attend(attend, query, value, key, masks, position, deterministic)
 
