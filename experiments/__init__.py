@@ -1,4 +1,4 @@
-"""Experiments on attention: configs in, curves out. Effects live here; run as `python -m experiments COMMAND`."""
+"""Experiments on attention: they turn configs into trained models and curves. Run as `python -m experiments COMMAND`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,13 @@ if TYPE_CHECKING:
 
 
 def load(workdir: str | Path) -> "Run":
-    """The config, model, parameters and tokenizer of a finished run; see `experiments.run_folder.load`."""
-    from experiments import run_folder  # here, so that importing the package costs nothing
+    """Loads the config, model, parameters and tokenizer of a finished run; see `experiments.run_folder.load`.
+
+    Example:
+      run = experiments.load("runs/a")
+      tokens = run.tokenizer.pad([run.tokenizer.encode(b"the film was lovely").ids])
+      logits = run.model.apply({"params": run.params}, tokens.astype("int32"))
+    """
+    from experiments import run_folder  # imported here so that importing the package takes no time
 
     return run_folder.load(workdir)

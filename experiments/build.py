@@ -1,4 +1,4 @@
-"""From a config to the things that a run is made of."""
+"""Builds the parts of a run from its config: the corpus, the model and the plan of the training."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from experiments.settings import Config
 
 
 def build_corpus(config: Config) -> Corpus:
-    """The corpus of `config.data`, prepared first where it is not there."""
+    """Returns the corpus of `config.data`, and prepares it first if necessary."""
     if config.data.name == "verdicts":
         from experiments.data import verdicts
 
@@ -27,12 +27,12 @@ def build_corpus(config: Config) -> Corpus:
 
 
 def build_model(config: Config, tokenizer: Tokenizer) -> Classifier:
-    """The model of `config.model`, with the vocabulary and the length of the tokenizer."""
+    """Returns the model of `config.model`, with the vocabulary size and the length of the tokenizer."""
     return Classifier(settings.model_config(config, tokenizer.vocabulary_size, tokenizer.max_length))
 
 
 def attention_of(model: Classifier) -> list[str]:
-    """What the attention of each layer runs as in a train step, in order: the first line of its `attn.explain`."""
+    """Returns, for each layer in order, the implementation of attention in a train step: the first line of `attn.explain`."""
     tokens, rng = jax.ShapeDtypeStruct((model.config.max_length,), jnp.int32), jax.random.key(0)
     with selection.record_selections() as choices:
         jax.eval_shape(lambda x: model.init({"params": rng, "dropout": rng}, x, deterministic=False), tokens)
@@ -40,5 +40,5 @@ def attention_of(model: Classifier) -> list[str]:
 
 
 def build_plan(config: Config, model: Classifier) -> steps.Plan:
-    """What the programs of a run are compiled for."""
+    """Returns the plan for which the programs of a run are compiled."""
     return steps.make_plan(model, attn.keras_adam(config.learning_rate), config.batch_size)

@@ -1,10 +1,10 @@
-"""The SHA-256 of a file: what tells that it still holds what was written."""
+"""The SHA-256 of a file, which shows that its content has not changed."""
 
 import hashlib
 from pathlib import Path
 
 
 def file_sha256(path: Path) -> str:
-    """In hexadecimal. Raises OSError where the file cannot be read."""
+    """Returns the SHA-256 of a file in hexadecimal. Raises OSError if the file cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

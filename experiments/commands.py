@@ -1,4 +1,4 @@
-"""The commands, their flags, and what a wrong one is told."""
+"""The commands, their flags, and the messages for wrong ones."""
 
 import difflib
 import json
@@ -39,18 +39,25 @@ INTERRUPTED = 130  # the exit code of Ctrl-C
 
 
 def main(arguments: list[str]) -> int:
-    """Runs a command and returns its exit code; what the user can mend is one line on stderr."""
+    """Runs a command.
+
+    Args:
+      arguments: The command line without the name of the program, such as ["evaluate", "--workdir=runs/a"].
+
+    Returns:
+      The exit code. An error that the user can correct is printed to stderr as one line; any other keeps its traceback.
+    """
     try:
         code = _run(arguments)
-        sys.stdout.flush()  # here, where a broken pipe is caught
+        sys.stdout.flush()  # inside of the try, so that a broken pipe is caught
         return code
     except Refusal as refusal:
         print(f"error: {_printable(refusal)}", file=sys.stderr)
         return refusal.exit_code
-    except BrokenPipeError:  # the reader of our output has gone
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # the disk is full, say
+    except OSError as error:  # for example, the disk is full
         print(f"error: {_printable(error)}", file=sys.stderr)
         return Refusal.exit_code
     except KeyboardInterrupt:
@@ -59,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _printable(error: Exception) -> str:
-    """What an error says, on one line and harmless in a terminal: it may quote any bytes of the command line."""
+    """Returns the message of an error with all control characters escaped, since it may quote any bytes of the command line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
 
 
@@ -69,20 +76,22 @@ def _run(arguments: list[str]) -> int:
         return 0 if arguments else UsageError.exit_code
     name, *rest = arguments
     if name not in COMMANDS:
-        raise UsageError(f"{name!r} is no command: it must be one of {', '.join(COMMANDS)}{_hint(name, COMMANDS)}")
+        raise UsageError(f"{name!r} is not a command: it must be one of {', '.join(COMMANDS)}{_hint(name, COMMANDS)}")
     COMMANDS[name](rest)
     return 0
 
 
 def cores() -> int:
-    """How many this process may use; macOS does not tell, so all there."""
+    """Returns the number of cores that this process may use. macOS does not tell; there it is all of them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_all_cores() -> None:
-    """One virtual CPU device a core, and compiled programs kept on disk. Before the first array is made."""
+    """Creates one virtual CPU device for each core, and keeps compiled programs on disk. Call it before creating an array."""
     jax.config.update("jax_num_cpu_devices", cores())
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # by default 1: a start has four shorter ones
+    jax.config.update(
+        "jax_persistent_cache_min_compile_time_secs", 0.1
+    )  # the default of 1 would leave out four programs of a start
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "attn" / "compiled"))
@@ -161,7 +170,16 @@ COMMANDS = {
 
 
 def _parse(arguments: list[str], words: bool = False, **defaults: str | int | None) -> tuple[flags.FlagValues, list[str]]:
-    """Flags of these names, integers where the default is one; and the words without dashes, which `words` allows."""
+    """Parses flags.
+
+    Args:
+      arguments: The command line after the name of the command.
+      words: Whether words without dashes are allowed.
+      **defaults: The flags and their defaults. A flag whose default is an integer takes integers only.
+
+    Returns:
+      The values of the flags, and the words without dashes.
+    """
     values = flags.FlagValues()
     for name, default in defaults.items():
         if isinstance(default, int):
@@ -179,35 +197,37 @@ def _parse_config(arguments: list[str]) -> tuple[Config, str, Path]:
     fields = _parsed(values, arguments, words=True, known_only=True)
     workdir = _workdir(values)
     if not values.config or not Path(values.config.partition(":")[0]).is_file():
-        problem = "--config is missing" if values.config is None else f"--config={values.config} is no file"
+        problem = "--config is missing" if values.config is None else f"--config={values.config} is not a file"
         raise UsageError(f"{problem}: it must be a page such as {_example_page()}")
     try:
         config = _read_page(values.config, fields)
         settings.check(config)
     except Refusal:
         raise
-    except Exception as error:  # a page is Python, and may raise anything
+    except Exception as error:  # a page is Python code, which may raise anything
         raise UsageError(f"--config={values.config} cannot be read: {type(error).__name__}: {_last_line(error)}") from None
     return config, Path(values.config.partition(":")[0]).stem, workdir
 
 
 def _example_page() -> Path:
-    """A path that exists, whatever the working directory is."""
+    """Returns the path of a page that exists, whatever the working directory is."""
     page = Path("configs", "single_head.py")
     return page if page.is_file() else Path(__file__).parent.parent / page
 
 
 def _read_page(page: str, fields: list[str]) -> Config:
-    """The config of a page, with the fields that the flags set; absl cannot set one to None."""
+    """Returns the config of a page with the fields that the flags set. Sets None itself, because absl cannot."""
     matches = [re.match(r"--?(?:no)?config\.([^=]*)=?(.*)", field, re.DOTALL) for field in fields]
-    # An unknown field is refused before absl meets it: it would raise on some.
+    # Unknown fields are refused here, because absl raises errors of its own for some of them.
     rules = [match and settings.rule_of(match[1]) for match in matches]
     cleared = {m[1]: f for m, r, f in zip(matches, rules, fields, strict=True) if m and r and m[2] == "None" and r.holds(None)}
     arguments = [f"--config={page}", *(field for field in fields if field not in cleared.values())]
     values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "", flag_values=values)  # read before; here for the hint to --wokdir
+    flags.DEFINE_string(
+        "workdir", None, "", flag_values=values
+    )  # its value is known already; it is here for the hint after --wokdir
     config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=["experiments", *arguments])
-    sys.modules.pop("config_config", None)  # config_flags would load a page over what is left of the one before
+    sys.modules.pop("config_config", None)  # otherwise config_flags would load a page into the module of the previous one
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # config_flags loads a page with load_module()
         _parsed(values, arguments)
@@ -217,23 +237,23 @@ def _read_page(page: str, fields: list[str]) -> Config:
 
 
 def _parsed(values: flags.FlagValues, arguments: list[str], words: bool = False, known_only: bool = False) -> list[str]:
-    """Fills `values` and returns the words without dashes; UsageError for a bad flag, and for a word unless `words`."""
+    """Fills `values` and returns the words without dashes. Raises UsageError for a bad flag, and for a word unless `words`."""
     values.set_gnu_getopt()  # words may stand anywhere
     try:
         rest = values(["experiments", *arguments], known_only=known_only)[1:]
     except flags.UnrecognizedFlagError as error:
-        raise UsageError(f"--{error.flagname} is no flag of this command{_flag_hint(error.flagname, values)}") from None
+        raise UsageError(f"--{error.flagname} is not a flag of this command{_flag_hint(error.flagname, values)}") from None
     except flags.IllegalFlagValueError as error:
         raise UsageError(_bad_value(str(error), arguments)) from None
     except (flags.Error, ValueError) as error:
         raise UsageError(" ".join(str(error).split())) from None
     if rest and not words:
-        raise UsageError(f"{rest[0]!r} is a word without dashes: flags are --NAME=VALUE")
+        raise UsageError(f"{rest[0]!r} has no dashes: flags have the form --NAME=VALUE")
     return rest
 
 
 def _bad_value(message: str, arguments: list[str]) -> str:
-    """absl's "flag --config.epochs=abc: invalid literal …", with the field's own rule where it has one."""
+    """Rewrites absl's "flag --config.epochs=abc: invalid literal …" with the rule of the field, if it has one."""
     name = message.removeprefix("flag --").partition("=")[0]
     for value in (argument.split("=", 1)[-1] for argument in arguments):
         if message.startswith(f"flag --{name}={value}: "):
@@ -245,7 +265,7 @@ def _bad_value(message: str, arguments: list[str]) -> str:
 
 
 def _last_line(error: object) -> str:
-    """What an error says; config_flags puts a whole traceback before it."""
+    """Returns the message of an error, before which config_flags puts a whole traceback."""
     return ([line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"])[-1]
 
 
@@ -260,7 +280,7 @@ def _path(text: str | None) -> Path | None:
 
 
 def _flag_hint(name: str, values: flags.FlagValues) -> str:
-    """The flag that an unknown one most probably means, or else all of them."""
+    """Returns a hint at the flag that an unknown one most probably means, or else the names of all flags."""
     names = [flag for flag in values if not flag.startswith("config.")]
     if hint := _hint(name, names):
         return hint

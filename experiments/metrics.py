@@ -1,4 +1,4 @@
-"""Where the numbers of a run go while it runs: metrics.jsonl, TensorBoard, and the line that a person watches."""
+"""Writes the metrics of a run while it runs: to metrics.jsonl, to TensorBoard, and as a progress line."""
 
 import functools
 import json
@@ -20,7 +20,11 @@ def duration(seconds: float) -> str:
 
 
 class Metrics:
-    """A row an epoch to `metrics.jsonl`, flushed, and to TensorBoard. A context manager."""
+    """Writes one row per epoch to `metrics.jsonl` and to TensorBoard. A context manager.
+
+    Args:
+      workdir: The run folder.
+    """
 
     def __init__(self, workdir: Path):
         self._file = (workdir / run_folder.METRICS).open("w")
@@ -36,12 +40,13 @@ class Metrics:
 
     @functools.cached_property
     def _board(self) -> Any:
-        """Not before there is a row: tensorboardX imports PyTorch where it is installed, and the first step would wait."""
+        """Created with the first row: tensorboardX imports PyTorch if it is installed, which would delay the first step."""
         from tensorboardX import SummaryWriter
 
         return SummaryWriter(str(self._folder))
 
     def write(self, row: dict[str, Any]) -> None:
+        """Writes the row of an epoch and flushes it."""
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         for name, value in row.items():
@@ -50,7 +55,12 @@ class Metrics:
 
 
 class Progress:
-    """Keras' progress line: rewritten in a terminal as the epoch goes on, printed once an epoch elsewhere."""
+    """A progress line like that of Keras: rewritten during the epoch in a terminal, printed once per epoch elsewhere.
+
+    Args:
+      epochs: The number of epochs of the run.
+      stream: Where the lines are written; None is standard output.
+    """
 
     def __init__(self, epochs: int, stream: TextIO | None = None):
         self._epochs = epochs
@@ -71,7 +81,7 @@ class Progress:
             self._width = 0
 
     def update(self, epoch: int, step: int, steps: int, sums: Sums, seconds: float) -> None:
-        """Where the epoch stands after `step` of `steps`, `seconds` in."""
+        """Shows the state of an epoch after `step` of `steps` and the given seconds."""
         if not self._stream.isatty():
             return
         loss, accuracy = sums.means()
@@ -82,7 +92,7 @@ class Progress:
         )
 
     def epoch(self, row: dict[str, Any], seconds_left: float) -> None:
-        """The epoch's row, for good."""
+        """Prints the row of a finished epoch."""
         left = f"  {seconds_left:.0f} s left" if seconds_left else ""
         self._show(
             f"Epoch {row['epoch']:2d}/{self._epochs}  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
@@ -93,7 +103,7 @@ class Progress:
         self._width = 0
 
     def _show(self, line: str) -> None:
-        """Writes a line over the one before."""
+        """Writes a line over the previous one."""
         start = "\r" if self._stream.isatty() else ""
         print(f"{start}{line:<{self._width}}", end="", file=self._stream, flush=True)
         self._width = len(line)
@@ -119,6 +129,6 @@ class BriefProgress(Progress):
             self._show(f"        epoch {row['epoch']} of {self._epochs}, validation accuracy {row['val_accuracy']:.3f}")
 
     def close(self, line: str) -> None:
-        """Prints the last line, for good."""
+        """Prints the last line, which stays."""
         self._show(f"        {line}")
         print(file=self._stream, flush=True)

@@ -1,4 +1,4 @@
-"""Labels for the reviews of a file, a line each."""
+"""Predicts a label for each line of a file."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -16,8 +16,16 @@ _BATCH = 64
 
 
 def predict(run: Run, lines: Iterable[bytes]) -> Iterator[str]:
-    """A line of JSON for each line of bytes: `label`, its `probability`, the `tokens` the model read, and how many words of
-    the review it does not know (`out_of_vocabulary`; a word that no training review has is left out altogether)."""
+    """Predicts the label of each review.
+
+    Args:
+      run: A finished run.
+      lines: The reviews, as bytes.
+
+    Yields:
+      A line of JSON for each review: `label`, its `probability`, the number of `tokens` that the model read, and the number of
+      words that are not in its vocabulary (`out_of_vocabulary`). The model does not see words that no training review has.
+    """
 
     @jax.jit
     def probabilities(tokens: jax.Array) -> jax.Array:
@@ -26,7 +34,7 @@ def predict(run: Run, lines: Iterable[bytes]) -> Iterator[str]:
     lines = iter(lines)
     while batch := [run.tokenizer.encode(line.rstrip(b"\r\n")) for line in islice(lines, _BATCH)]:
         tokens = run.tokenizer.pad([review.ids for review in batch])
-        filled = np.zeros((_BATCH, tokens.shape[1]), np.int32)  # one shape, one compilation
+        filled = np.zeros((_BATCH, tokens.shape[1]), np.int32)  # always of one shape, so that there is one compilation
         filled[: len(batch)] = tokens
         for review, row in zip(batch, np.asarray(probabilities(jnp.asarray(filled))), strict=False):
             label = int(row.argmax())

@@ -1,4 +1,4 @@
-"""Curves and tables, from the rows of finished runs."""
+"""Draws curves and formats tables from the rows of finished runs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,29 +10,43 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-Rows = Sequence[Mapping[str, Any]]  # one run, a row an epoch
+Rows = Sequence[Mapping[str, Any]]  # of one run, one row per epoch
 PANELS = {
     "train_loss": "training loss",
     "train_accuracy": "training accuracy",
     "val_loss": "validation loss",
     "val_accuracy": "validation accuracy",
 }
-_COLOURS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE")  # Paul Tol's bright, safe for the colour blind
+_COLOURS = (
+    "#4477AA",
+    "#EE6677",
+    "#228833",
+    "#AA3377",
+    "#CCBB44",
+    "#66CCEE",
+)  # Paul Tol's bright scheme, safe for colour-blind readers
 _GREY = "#BBBBBB"
 _SHOWN = "val_accuracy"  # in `draw_lines`
 _LINE = 0.04  # the height of a line of text there, in accuracy
 
 
 def draw_curves(folder: Path, runs: Mapping[str, Sequence[Rows]], blog: Mapping[str, Rows] | None = None) -> None:
-    """`curves.png` and `curves.svg`: loss and accuracy, train and validation.
+    """Draws `curves.png` and `curves.svg`: loss and accuracy by epoch, on the training and the validation split.
 
-    A line a model is the mean over its runs, the band around it their minimum to maximum; the blog's curve is dashed.
+    Each model has a line, the mean over its runs, and a band from their minimum to their maximum.
+
+    Args:
+      folder: Where the files are written.
+      runs: The runs of each model. The keys are the names in the legend.
+      blog: The curves of the blog post by model, drawn dashed, or None.
     """
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     for axes, (column, title) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
         for index, (model, seeds) in enumerate(runs.items()):
             colour = _COLOURS[index % len(_COLOURS)]
-            _draw_model(axes, colour, model, column, seeds, width=max(1.2, 3.2 - 0.6 * index))  # equal curves stay visible
+            _draw_model(
+                axes, colour, model, column, seeds, width=max(1.2, 3.2 - 0.6 * index)
+            )  # so that equal curves stay visible
             if blog and model in blog:
                 axes.plot(*_curve(blog[model], column), "--", color=colour, linewidth=1.2, dashes=(4, 2))
         axes.set(title=title, xlabel="epoch", ylabel="nats" if column.endswith("loss") else "share of reviews")
@@ -78,7 +92,7 @@ def _name_line(axes: Axes, text: str, rows: Rows, height: float, colour: str) ->
 
 
 def _apart(heights: Sequence[float]) -> list[float]:
-    """The heights of labels, lowered where two of them would be less than a line of text apart."""
+    """Returns the heights of labels, lowered where two of them would be less than a line of text apart."""
     placed: dict[int, float] = {}
     for index in sorted(range(len(heights)), key=heights.__getitem__, reverse=True):
         placed[index] = min([heights[index], *(height - _LINE for height in placed.values())])
@@ -86,7 +100,7 @@ def _apart(heights: Sequence[float]) -> list[float]:
 
 
 def _save(figure: Figure, folder: Path) -> None:
-    with matplotlib.rc_context({"svg.hashsalt": "attn"}):  # the same bytes from the same rows
+    with matplotlib.rc_context({"svg.hashsalt": "attn"}):  # so that the same rows give the same bytes
         figure.savefig(folder / "curves.png", dpi=110, metadata={"Software": None})
         figure.savefig(folder / "curves.svg", metadata={"Date": None})
 
@@ -94,7 +108,7 @@ def _save(figure: Figure, folder: Path) -> None:
 def _draw_model(axes: Axes, colour: str, model: str, column: str, seeds: Sequence[Rows], width: float) -> None:
     epochs = _curve(seeds[0], column)[0]
     values = np.array([_curve(rows, column)[1] for rows in seeds])
-    single = len(epochs) == 1  # a line of one point is invisible
+    single = len(epochs) == 1  # because a line of one point is invisible
     axes.plot(epochs, values.mean(0), color=colour, linewidth=width, label=model, marker="o" if single else None)
     if len(seeds) > 1:
         axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
@@ -105,7 +119,18 @@ def _curve(rows: Rows, column: str) -> tuple[list[int], list[float]]:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table that also reads well in a terminal: the first column to the left, the others to the right."""
+    """Formats a Markdown table that also reads well in a terminal.
+
+    Args:
+      header: The names of the columns. The first column is aligned to the left, the others to the right.
+      rows: The cells of each row.
+
+    Returns:
+      The lines of the table, without a newline at the end.
+
+    Raises:
+      ValueError: A row is not as long as the header.
+    """
     widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:

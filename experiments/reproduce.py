@@ -1,7 +1,8 @@
-"""The blog's four training curves on real IMDB, over the band of our seeds.
+"""Compares the blog post's four training curves on IMDB with the range of our seeds.
 
-A finished run is kept as `docs/reproduction/runs/MODEL-seed_K-HASH.jsonl`: a line with its config and result, then a row an
-epoch. HASH is that of its config, so the work can be spread over days and machines, and a changed config runs again.
+A finished run is kept in the ledger, as `docs/reproduction/runs/MODEL-seed_K-HASH.jsonl`: a line with its config and result,
+then one row per epoch. HASH is the fingerprint of its config. So the work can be spread over days and machines, and a run is
+repeated if its config has changed.
 """
 
 import csv
@@ -21,7 +22,7 @@ RUN_SECONDS = 210  # the mean of the 24 runs of five seeds and the calibration, 
 
 
 class Finished(NamedTuple):
-    """A run that need not be done again."""
+    """A finished run: its result and its rows."""
 
     result: dict[str, Any]
     rows: list[dict[str, Any]]
@@ -104,7 +105,7 @@ def _complete(path: Path, rows: list[dict[str, Any]], config: Config) -> list[di
 
 
 def read_blog(path: Path) -> dict[str, list[dict[str, float]]]:
-    """The blog's rows, by model."""
+    """Returns the rows of the blog post by model."""
     blog: dict[str, list[dict[str, float]]] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -113,7 +114,15 @@ def read_blog(path: Path) -> dict[str, list[dict[str, float]]]:
 
 
 def epochs_inside(curve: report.Rows, seeds: Sequence[report.Rows]) -> int:
-    """At how many epochs of a curve its validation loss and accuracy both lie in the widened band of the seeds."""
+    """Counts the epochs at which a curve lies in the band of the seeds.
+
+    Args:
+      curve: The rows of the curve.
+      seeds: The rows of each seed. The band goes from their minimum to their maximum, widened by MARGINS.
+
+    Returns:
+      The number of epochs at which both the validation loss and the validation accuracy lie in the band.
+    """
 
     def inside(epoch: int) -> bool:
         for column, margin in MARGINS.items():
@@ -126,7 +135,12 @@ def epochs_inside(curve: report.Rows, seeds: Sequence[report.Rows]) -> int:
 
 
 def summary(runs: dict[str, list[Finished]], blog: dict[str, list[dict[str, float]]]) -> str:
-    """The table: accuracies in percent, ours as the mean over the seeds; the last run of each model calibrates."""
+    """Returns the table of the reproduction: accuracies in percent, ours as the mean over the seeds.
+
+    Args:
+      runs: The runs of each model, one for each seed. The last one calibrates: it is compared with the others as the blog is.
+      blog: The rows of the blog post by model.
+    """
     lines, total = [], [0, 0, 0]
     for model, (*seeds, sixth) in runs.items():
         curves, theirs = [run.rows for run in seeds], [row["val_accuracy"] for row in blog[model]]

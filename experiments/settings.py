@@ -1,4 +1,4 @@
-"""What a config may hold: a rule for every field, checked before data is read or anything is compiled."""
+"""The rules of a config, one for each field. They are checked before data is read or a program is compiled."""
 
 import hashlib
 import importlib
@@ -20,7 +20,7 @@ MODELS = ("single_head", "multi_head", "transformer", "transformer_positional") 
 
 
 class Rule(NamedTuple):
-    """`text` completes the sentence "FIELD=VALUE must be …"."""
+    """A condition on the value of a field. `text` completes the sentence "FIELD=VALUE must be …"."""
 
     text: str
     holds: Callable[[Any], bool]
@@ -67,7 +67,7 @@ RULES = {
     "model.output_dims": Rule("a tuple of sizes", lambda x: type(x) is tuple and bool(x) and all(map(_SIZE.holds, x))),
     "model.feedforward_dim": _SIZE,
     "model.positions": _choice(*positions.KINDS),
-    "model.dropout_rate": _number(0, 1, "a number from 0 to 1, 1 left out"),
+    "model.dropout_rate": _number(0, 1, "a number from 0 to 1, excluding 1"),
     "model.mask_padding": _FLAG,
 }
 
@@ -88,7 +88,7 @@ def rule_of(field: str) -> Rule:
       UsageError: There is no such field. Names a field with a similar name, or else the fields that exist at that level.
     """
     if field not in RULES:
-        raise UsageError(f"config.{field} is no field of the config; {_suggestion(field)}")
+        raise UsageError(f"config.{field} is not a field of the config; {_suggestion(field)}")
     return RULES[field]
 
 
@@ -113,14 +113,18 @@ def near_field(field: str) -> str | None:
 
 
 def _listed(group: str) -> str:
-    """The names of the fields of a group; "" is the fields outside all groups."""
+    """Returns the names of the fields of a group, or with "" of the fields outside of all groups."""
     return ", ".join(name for prefix, _, name in (field.rpartition(".") for field in RULES) if prefix == group)
 
 
 def check(config: Config) -> None:
-    """Raises UsageError with the first field that breaks its rule, its value and the rule."""
+    """Checks every field of a config.
+
+    Raises:
+      UsageError: A field breaks its rule, is missing or is unknown, or fields contradict each other. Names the first of them.
+    """
     if not isinstance(config, ConfigDict):
-        raise UsageError(f"get_config() gave {type(config).__name__}: it must give a ConfigDict")
+        raise UsageError(f"get_config() returned {type(config).__name__}: it must return a ConfigDict")
     fields = flatten(config)
     for field, value in fields.items():
         if not rule_of(field).holds(value):
@@ -132,7 +136,7 @@ def check(config: Config) -> None:
 
 
 def model_config(config: Config, vocabulary_size: int, max_length: int) -> ClassifierConfig:
-    """The model of a config, on a corpus of these sizes; UsageError where its fields do not go together."""
+    """Returns the model's config for a corpus of these sizes. Raises UsageError if its fields contradict each other."""
     try:
         return ClassifierConfig(**config.model.to_dict(), vocabulary_size=vocabulary_size, max_length=max_length)
     except ValueError as error:
@@ -140,12 +144,12 @@ def model_config(config: Config, vocabulary_size: int, max_length: int) -> Class
 
 
 def load_page(name: str, data: str) -> Config:
-    """The config of `configs/NAME.py` for a corpus by name."""
+    """Returns the config of `configs/NAME.py` for a corpus, "imdb" or "verdicts"."""
     return importlib.import_module(f"configs.{name}").get_config(data)
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """The fields by their dotted names."""
+    """Returns the fields of a config by their dotted names."""
     nested = config.to_dict()
     flat = {}
     for name, value in nested.items():
@@ -154,8 +158,8 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 def fingerprint(config: Config) -> str:
-    """12 hex digits that are equal where the numbers of two runs must be: all fields but those of place and speed."""
+    """Returns a hash of 12 hex digits of all fields that change the results: all but `data.dir` and `steps_per_call`."""
     fields = {k: v for k, v in flatten(config).items() if k not in ("data.dir", "steps_per_call")}
-    kind = fields.pop("model.positions")  # was a flag when the ledger's first runs were made: their hashes still hold
+    kind = fields.pop("model.positions")  # a flag when the first runs of the ledger were made: their hashes stay valid
     fields["model.learned_positions"] = {"none": False, "learned": True}.get(kind, kind)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,11 +1,11 @@
-"""The compiled programs: many training steps a call, and the evaluation of a split.
+"""The compiled programs: several training steps per call, and the evaluation of a split.
 
-Every example is a function of its own: `jax.vmap` lifts the loss of one review, with a dropout key folded from (seed, step,
-index in the global batch). So the numbers do not depend on how a batch is cut, and on a CPU it is cut twice: over one
-virtual device a core (`shard_map`), and on each into microbatches whose attention weights stay in the cache (`lax.scan`). Where
-padding is masked they are of reviews of like length, and end where the longest of them does, or soon after.
-Together with the chunked kernel of `attn.attend` that is worth a factor of four to seven over one `jit` of the whole batch; see
-`scripts/bench_train.py`.
+`jax.vmap` maps the loss of one review over the batch, with a dropout key that is folded from the seed, the step and the index
+in the global batch. So the results do not depend on how a batch is divided. On a CPU it is divided twice: between virtual
+devices, one per core (`shard_map`), and on each device into microbatches whose attention weights fit into the cache
+(`lax.scan`). If padding is masked, the reviews of a microbatch have similar lengths, and padding behind the longest of them is
+trimmed. Together with the chunked kernel of `attn.attend`, this is four to seven times as fast as one `jit` of the whole batch;
+`scripts/bench_train.py` measures it.
 """
 
 import dataclasses
@@ -24,35 +24,36 @@ from attn.models.classifier import PADDING, Classifier
 from attn.shapes import Array
 
 AXIS = "batch"
-_INIT, _ORDER, _DROPOUT = range(3)  # what a key folded from the seed is for
-_CACHE_BYTES = 2**20  # of one layer's attention weights, on one core
-_TRIMMED_FROM = 128  # positions; shorter reviews take less time than what is compiled for each length
+_INIT, _ORDER, _DROPOUT = range(3)  # the purposes of the keys that are folded from the seed
+_CACHE_BYTES = 2**20  # for the attention weights of one layer, on one core
+_TRIMMED_FROM = 128  # positions; for shorter reviews, trimming saves less time than compiling for each length takes
 
 
 class State(NamedTuple):
-    """What a step reads and writes."""
+    """The state of a training, which a step reads and returns."""
 
-    rng: Array  # of the seed; never consumed, only folded
+    rng: Array  # the key of the seed, which is folded and never consumed
     step: Array
     params: Any
     optimizer: Any
 
 
 class Sums(NamedTuple):
-    """What is added over examples; `means` divides, once."""
+    """Sums over examples. `means` divides them."""
 
     loss: Array
     correct: Array
     examples: Array
-    tokens: Array  # not padding
+    tokens: Array  # without padding
 
     @classmethod
     def zero(cls) -> "Sums":
+        """Returns the sums over no examples."""
         count = jnp.zeros((), jnp.int32)
         return cls(jnp.zeros(()), count, count, count)
 
     def means(self) -> tuple[float, float]:
-        """Loss in nats and accuracy, an example."""
+        """Returns the mean loss in nats and the accuracy."""
         examples = int(self.examples)
         return float(self.loss) / examples, int(self.correct) / examples
 
@@ -61,7 +62,7 @@ class Sums(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """A split on the devices: tokens `[E, T]`, labels `[E]`."""
+    """The examples of a split on the devices: tokens `[E, T]`, labels `[E]`."""
 
     tokens: Array
     labels: Array
@@ -69,31 +70,39 @@ class Examples(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the programs are compiled for: the model, its optimizer, and how a batch is cut. A static argument."""
+    """The static argument of the programs: the model, its optimizer, and how a batch is divided."""
 
     model: Classifier
     optimizer: optax.GradientTransformation
     batch_size: int
     microbatch_size: int
-    lengths: tuple[int, ...]  # to which a microbatch may be trimmed, ascending; the last is all of it
+    lengths: tuple[int, ...]  # to which a microbatch may be trimmed, in ascending order; the last is the full length
     mesh: Mesh
 
     @property
     def rows(self) -> int:
-        """The batch size, padded so that every device gets whole microbatches; the padding weighs nothing."""
+        """The batch size, rounded up to full microbatches on every device. The added rows hold no examples."""
         return self.round_up(self.batch_size)
 
     def round_up(self, examples: int) -> int:
-        """To whole microbatches on every device."""
+        """Rounds a number of examples up to full microbatches on every device."""
         multiple = self.mesh.size * self.microbatch_size
         return -(-examples // multiple) * multiple
 
     def replicate(self, tree: Any) -> Any:
-        """A copy on every device, which is where the programs want their arguments."""
+        """Copies a tree of arrays to every device, where the programs expect their arguments."""
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
     def examples(self, tokens: ArrayLike, labels: ArrayLike) -> Examples:
-        """A split on every device: tokens `[E, T]`, labels `[E]`. ValueError where T is not the model's `max_length`."""
+        """Copies the examples of a split to every device.
+
+        Args:
+          tokens: Integers `[E, T]`.
+          labels: Integers `[E]`.
+
+        Raises:
+          ValueError: T is not the model's `max_length`.
+        """
         shape, length = jnp.shape(tokens), self.model.config.max_length
         if shape[1:] != (length,):
             raise ValueError(f"tokens {shape} must be [E, max_length={length}]")
@@ -101,7 +110,7 @@ class Plan:
 
 
 def make_plan(model: Classifier, optimizer: optax.GradientTransformation, batch_size: int) -> Plan:
-    """A plan over all local devices."""
+    """Makes a plan over all local devices."""
     mesh = Mesh(jax.local_devices(), (AXIS,), axis_types=(AxisType.Auto,))
     microbatch_size, length = -(-batch_size // mesh.size), model.config.max_length
     lengths = (length,)
@@ -114,7 +123,7 @@ def make_plan(model: Classifier, optimizer: optax.GradientTransformation, batch_
 
 @functools.partial(jax.jit, static_argnums=0)
 def initial_state(plan: Plan, rng: Array) -> State:
-    """Fresh parameters, and an optimizer that has seen nothing."""
+    """Returns new parameters and a new state of the optimizer."""
     tokens = jnp.zeros((1, plan.model.config.max_length), jnp.int32)
     params = plan.model.init(jax.random.fold_in(rng, _INIT), tokens)["params"]
     return State(rng, jnp.zeros((), jnp.int32), params, plan.optimizer.init(params))
@@ -122,7 +131,7 @@ def initial_state(plan: Plan, rng: Array) -> State:
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def epoch_order(plan: Plan, rng: Array, epoch: int | Array, examples: int) -> Array:
-    """A permutation of the examples, a row a step `[steps, rows]`; −1 where there is none."""
+    """Returns the order of the examples in an epoch, `[steps, rows]`: a random permutation, with −1 for no example."""
     order_rng = jax.random.fold_in(jax.random.fold_in(rng, _ORDER), epoch)
     steps = -(-examples // plan.batch_size)
     order = jnp.full(steps * plan.batch_size, -1, jnp.int32)
@@ -134,9 +143,20 @@ def epoch_order(plan: Plan, rng: Array, epoch: int | Array, examples: int) -> Ar
 def train(
     plan: Plan, state: State, sums: Sums, examples: Examples, order: Array, first: int | Array, last: int | Array
 ) -> tuple[State, Sums]:
-    """Steps `first` to `last` (exclusive) of an epoch, in one call, and `sums` with theirs added.
+    """Runs several steps of an epoch in one call.
 
-    How many they are is not compiled in, and since `sums` runs through the calls it changes no bit of the result.
+    Args:
+      plan: What the program is compiled for.
+      state: The state before the steps. Its memory is reused.
+      sums: The sums over the previous steps of the epoch.
+      examples: The training split.
+      order: The order of the examples in this epoch; see `epoch_order`.
+      first: The index of the first step.
+      last: The index behind the last step.
+
+    Returns:
+      The state after the steps, and `sums` with those of the steps added. The number of steps per call changes no bit of
+      either.
     """
 
     def body(index: Array, carry: tuple[State, Sums]) -> tuple[State, Sums]:
@@ -148,10 +168,10 @@ def train(
 
 
 def train_step(plan: Plan, state: State, examples: Examples, rows: Array) -> tuple[State, Sums]:
-    """One step on the examples in `rows` `[rows]`, where −1 is none."""
+    """Runs one step on the examples with the indices `rows`, where −1 stands for no example."""
     dropout_rng = jax.random.fold_in(jax.random.fold_in(state.rng, _DROPOUT), state.step)
-    cut = _by_length(plan, examples, rows)
-    gradient, sums = _on_devices(plan, functools.partial(_gradient, plan), state.params, dropout_rng, examples, cut=cut)
+    sharded = _by_length(plan, examples, rows)
+    gradient, sums = _on_devices(plan, functools.partial(_gradient, plan), state.params, dropout_rng, examples, sharded=sharded)
     gradient = jax.tree.map(lambda g: g / sums.examples, gradient)
     updates, optimizer = plan.optimizer.update(gradient, state.optimizer, state.params)
     return State(state.rng, state.step + 1, optax.apply_updates(state.params, updates), optimizer), sums
@@ -159,14 +179,14 @@ def train_step(plan: Plan, state: State, examples: Examples, rows: Array) -> tup
 
 @functools.partial(jax.jit, static_argnums=0)
 def evaluate(plan: Plan, params: Any, examples: Examples) -> Sums:
-    """The sums over a whole split, dropout off."""
+    """Returns the sums over a whole split, without dropout."""
     rows = jnp.arange(plan.round_up(examples.labels.size))
     rows, _ = _by_length(plan, examples, jnp.where(rows < examples.labels.size, rows, -1))
-    return _on_devices(plan, functools.partial(_evaluate, plan), params, examples, cut=(rows,))
+    return _on_devices(plan, functools.partial(_evaluate, plan), params, examples, sharded=(rows,))
 
 
 def _by_length(plan: Plan, examples: Examples, rows: Array) -> tuple[Array, Array]:
-    """The rows and their places in the batch; where reviews are trimmed, sorted by length and dealt to the devices in turn."""
+    """Returns the rows and their indices in the batch; if reviews are trimmed, sorted by length and dealt to the devices."""
     slots = jnp.arange(rows.size)
     if len(plan.lengths) == 1:
         return rows, slots
@@ -175,20 +195,20 @@ def _by_length(plan: Plan, examples: Examples, rows: Array) -> tuple[Array, Arra
 
 
 def _lengths(examples: Examples, rows: Array) -> Array:
-    """The positions of each review up to its last token; 0 where the row is none."""
+    """Returns the number of positions of each review up to its last token, and 0 for no example."""
     tokens = examples.tokens[rows]
     ends = jnp.where(tokens != PADDING, jnp.arange(1, tokens.shape[1] + 1), 0)
     return jnp.where(rows >= 0, jnp.max(ends, axis=1), 0)
 
 
-def _on_devices(plan: Plan, function: Callable, *whole: Any, cut: tuple[Array, ...]) -> Any:
-    """`function` on every device, on all of `whole` and on its share of the rows in `cut`; it adds up its own results."""
-    specs = (*(PartitionSpec() for _ in whole), *(PartitionSpec(AXIS) for _ in cut))
-    return jax.shard_map(function, mesh=plan.mesh, in_specs=specs, out_specs=PartitionSpec())(*whole, *cut)
+def _on_devices(plan: Plan, function: Callable, *replicated: Any, sharded: tuple[Array, ...]) -> Any:
+    """Runs `function` on every device, with all of `replicated` and a part of `sharded`. It sums over the devices itself."""
+    specs = (*(PartitionSpec() for _ in replicated), *(PartitionSpec(AXIS) for _ in sharded))
+    return jax.shard_map(function, mesh=plan.mesh, in_specs=specs, out_specs=PartitionSpec())(*replicated, *sharded)
 
 
 def _gradient(plan: Plan, params: Any, dropout_rng: Array, examples: Examples, rows: Array, slots: Array) -> tuple[Any, Sums]:
-    """The gradient of the summed loss of one device's rows, a microbatch at a time; `slots` are their places in the batch."""
+    """Returns the gradient of the summed loss and the sums. `slots` are the indices of the rows in the batch."""
     params = lax.pcast(params, AXIS, to="varying")
 
     def loss(params: Any, rows: Array, slots: Array, length: int) -> tuple[Array, Sums]:
@@ -214,7 +234,7 @@ def _evaluate(plan: Plan, params: Any, examples: Examples, rows: Array) -> Sums:
 
 
 def _trimmed(plan: Plan, examples: Examples, rows: Array, function: Callable[[int], Any]) -> Any:
-    """`function` of the least of the plan's lengths that holds the reviews in `rows`; only padding, masked, is beyond it."""
+    """Calls `function` with the shortest length of the plan that holds the reviews in `rows`: it cuts off padding only."""
     if len(plan.lengths) == 1:
         return function(plan.lengths[0])
     branches = [functools.partial(function, length) for length in plan.lengths]
@@ -222,7 +242,7 @@ def _trimmed(plan: Plan, examples: Examples, rows: Array, function: Callable[[in
 
 
 def _sums(model: Classifier, params: Any, examples: Examples, rows: Array, dropout_rngs: Array | None, length: int) -> Sums:
-    """The sums over the first `length` positions of the examples in `rows`, of which −1 is none."""
+    """Returns the sums over the examples in `rows`, of which −1 stands for none, from their first `length` positions."""
     weights = rows >= 0
     tokens, labels = examples.tokens[rows, :length].astype(jnp.int32), examples.labels[rows].astype(jnp.int32)
     losses, correct = jax.vmap(functools.partial(_score, model, params))(tokens, labels, dropout_rngs)
@@ -235,7 +255,7 @@ def _sums(model: Classifier, params: Any, examples: Examples, rows: Array, dropo
 
 
 def _score(model: Classifier, params: Any, tokens: Array, label: Array, dropout_rng: Array | None) -> tuple[Array, Array]:
-    """Cross-entropy in nats of one review `[T]`, and whether the most probable class is its label."""
+    """Returns the cross-entropy of one review `[T]` in nats, and whether the most probable class is its label."""
     rngs = None if dropout_rng is None else {"dropout": dropout_rng}
     logits = cast(Array, model.apply({"params": params}, tokens, deterministic=dropout_rng is None, rngs=rngs))
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)

@@ -1,4 +1,4 @@
-"""One run: a config in, a folder of curves out."""
+"""Trains and evaluates one run."""
 
 import math
 import platform
@@ -17,11 +17,11 @@ from experiments.errors import DataError, Refusal
 from experiments.metrics import Metrics, Progress
 from experiments.settings import Config
 
-_CALL_SECONDS = 1.0  # how long a compiled call should take: long enough to cost nothing, short enough to watch
+_CALL_SECONDS = 1.0  # duration of a compiled call: long against the cost of a call, short enough for a progress line
 
 
 class Diverged(Refusal):
-    """The loss is no longer a number."""
+    """A loss is not finite."""
 
     exit_code = 3
 
@@ -48,7 +48,7 @@ def train(config: Config, workdir: Path, label: str, progress: Progress | None =
     corpus = build.build_corpus(config)
     model = build.build_model(config, corpus.tokenizer)
     plan = build.build_plan(config, model)
-    run_folder.start(workdir, config)  # once there is data: without it there is no folder either
+    run_folder.start(workdir, config)  # after the corpus is read, so that a missing corpus leaves no folder
     state, rows, seconds = _fit(config, plan, corpus, workdir, progress or Progress(config.epochs))
 
     evaluate = _Evaluation(plan, corpus.test())
@@ -72,7 +72,7 @@ def train(config: Config, workdir: Path, label: str, progress: Progress | None =
         "vocabulary_size": corpus.tokenizer.vocabulary_size,
         "max_length": corpus.tokenizer.max_length,
         "attention": build.attention_of(model),
-        "trimmed_to": list(plan.lengths),  # positions; a microbatch has the least that holds its reviews' tokens
+        "trimmed_to": list(plan.lengths),  # a microbatch is trimmed to the shortest of these lengths that holds its reviews
         **provenance(),
     }
     run_folder.write_json(workdir / run_folder.RESULT, result)
@@ -121,7 +121,18 @@ def _check_finite(config: Config, where: str, **losses: float) -> None:
 
 
 class Epochs:
-    """Runs epochs of the compiled training program, some steps a call."""
+    """Runs epochs of the compiled training program, several steps per call.
+
+    Args:
+      config: The config of the run. With `steps_per_call=None` the number of steps is adapted to calls of about a second.
+      plan: What the program is compiled for.
+      state: A state of the run, for its shapes.
+      examples: The training split.
+
+    Attributes:
+      steps: The number of steps in an epoch.
+      compile_seconds: The duration of the compilation.
+    """
 
     def __init__(self, config: Config, plan: steps.Plan, state: steps.State, examples: steps.Examples):
         self._plan, self._examples = plan, examples
@@ -133,7 +144,7 @@ class Epochs:
         self._train, self.compile_seconds = _compile(steps.train, *arguments)
 
     def run(self, state: steps.State, epoch: int, progress: Progress) -> tuple[steps.State, steps.Sums, float]:
-        """One epoch; its seconds are those of its steps, waited for."""
+        """Runs one epoch. Returns the state, the sums over its examples, and the seconds of its steps."""
         order, sums, first, seconds = self._order(state, epoch), self._zero(), 0, 0.0
         jax.block_until_ready(order)
         while first < self.steps:
@@ -158,7 +169,7 @@ class Epochs:
 
 
 class _Evaluation:
-    """From parameters to mean loss and accuracy on a split; compiled at the first call, after a run's first steps."""
+    """Computes mean loss and accuracy on a split. Compiled at the first call, so that training starts earlier."""
 
     def __init__(self, plan: steps.Plan, split: Split):
         self._plan, self._examples = plan, plan.examples(split.tokens, split.labels)
@@ -171,7 +182,19 @@ class _Evaluation:
 
 
 def evaluate(workdir: Path, split: str) -> dict[str, float]:
-    """Loss and accuracy of a finished run on "validation" or "test", under the keys of its metrics."""
+    """Evaluates a finished run.
+
+    Args:
+      workdir: The run folder.
+      split: "validation" or "test".
+
+    Returns:
+      The loss and the accuracy, under the names that they have in the metrics of the run.
+
+    Raises:
+      UsageError: The folder holds no finished run.
+      DataError: The run is damaged, or the corpus has changed since the training.
+    """
     run = run_folder.load(workdir)
     corpus = build.build_corpus(run.config)
     if corpus.tokenizer != run.tokenizer:
@@ -190,7 +213,7 @@ def _compile(program: Any, *arguments: Any) -> tuple[Callable, float]:
 
 
 def provenance() -> dict[str, Any]:
-    """What made the numbers: versions, device and commit ("+" where the tree had changes; None outside git)."""
+    """Returns the versions, the device and the commit of a run ("+" if files had changed, None outside of git)."""
     device = jax.local_devices()[0]
     kind = platform.processor() or platform.machine() if device.platform == "cpu" else device.device_kind
     return {

@@ -28,7 +28,7 @@ def test_a_start_is_timed_to_its_first_step(tmp_path, monkeypatch):
 
 
 def test_a_run_that_does_not_start_is_named(tmp_path):
-    with pytest.raises(RuntimeError, match=r"configs/no_model\.py is no file"):
+    with pytest.raises(RuntimeError, match=r"configs/no_model\.py is not a file"):
         bench_runner.seconds_to_first_step("no_model", "imdb", tmp_path, {})
 
 

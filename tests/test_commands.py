@@ -23,19 +23,19 @@ from experiments.errors import DataError
 FIELDS = "the fields are seed, epochs, batch_size, learning_rate, steps_per_call, and those of config.data and config.model"
 MODEL_FIELDS = ", ".join(field.removeprefix("model.") for field in settings.RULES if field.startswith("model."))
 PAGES = {  # what a page may hold instead of a config, and what is said of it
-    "int": ("def get_config(): return 3", "get_config() gave int: it must give a ConfigDict"),
-    "nothing": ("def get_config(): pass", "get_config() gave NoneType: it must give a ConfigDict"),
+    "int": ("def get_config(): return 3", "get_config() returned int: it must return a ConfigDict"),
+    "nothing": ("def get_config(): pass", "get_config() returned NoneType: it must return a ConfigDict"),
     "syntax": ("def get_config(:", "--config={page} cannot be read: SyntaxError: invalid syntax (page.py, line 1)"),
     "no function": ("", "--config={page} cannot be read: AttributeError: module 'config_config' has no attribute 'get_config'"),
     "raises": ("def get_config(): raise ValueError('boo')", "--config={page}: ValueError: boo"),
     "imports": ("import nonesuch", "--config={page} cannot be read: ModuleNotFoundError: No module named 'nonesuch'"),
     "extra": (
         "from configs import transformer\ndef get_config(): c = transformer.get_config(); c.epoch = 3; return c",
-        "config.epoch is no field of the config; did you mean config.epochs?",
+        "config.epoch is not a field of the config; did you mean config.epochs?",
     ),
     "model": (
         "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'model': 7})",
-        "config.model is no field of the config; the fields of config.model are " + MODEL_FIELDS,
+        "config.model is not a field of the config; the fields of config.model are " + MODEL_FIELDS,
     ),
 }
 
@@ -66,51 +66,51 @@ def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("trian", "'trian' is no command: it must be one of prepare, .*quickstart; did you mean train\\?"),
-        ("--config=x", "'--config=x' is no command"),
+        ("trian", "'trian' is not a command: it must be one of prepare, .*quickstart; did you mean train\\?"),
+        ("--config=x", "'--config=x' is not a command"),
         ("train", "--workdir is missing: it must be the folder of the run"),
         ("train --workdir=W", "--config is missing: it must be a page such as /.*/configs/single_head.py$"),
         ("train --config=configs/transformer.py", "--workdir is missing"),
         ("train PAGE --workdir=", "--workdir is missing"),
-        ("train --config= --workdir=W", "--config= is no file: it must be a page"),
-        ("train --config=nope.py --workdir=W", "--config=nope.py is no file: it must be a page"),
-        ("train --config=/ --workdir=W", "--config=/ is no file"),
+        ("train --config= --workdir=W", "--config= is not a file: it must be a page"),
+        ("train --config=nope.py --workdir=W", "--config=nope.py is not a file: it must be a page"),
+        ("train --config=/ --workdir=W", "--config=/ is not a file"),
         ("train PAGEwhat --workdir=W", "config.data.name='verdictswhat' must be one of imdb, verdicts"),
-        ("train PAGE --workdir=W lr=3", "'lr=3' is a word without dashes: flags are --NAME=VALUE"),
-        ("train lr=3 PAGE --workdir=W", "'lr=3' is a word without dashes"),
-        ("train PAGE --workdir=W -", "'-' is a word without dashes"),
-        ("train PAGE --workdir=W --wokdir=V", "--wokdir is no flag of this command; did you mean workdir\\?"),
+        ("train PAGE --workdir=W lr=3", "'lr=3' has no dashes: flags have the form --NAME=VALUE"),
+        ("train lr=3 PAGE --workdir=W", "'lr=3' has no dashes"),
+        ("train PAGE --workdir=W -", "'-' has no dashes"),
+        ("train PAGE --workdir=W --wokdir=V", "--wokdir is not a flag of this command; did you mean workdir\\?"),
         (
             "train PAGE --workdir=W --zzz",
-            "--zzz is no flag of this command; its flags are --config, --config.FIELD, --workdir$",
+            "--zzz is not a flag of this command; its flags are --config, --config.FIELD, --workdir$",
         ),
-        ("train PAGE --workdir=W --epochs=3", "--epochs is no flag of this command; did you mean --config.epochs\\?"),
-        ("train PAGE --workdir=W --lr=3", "--lr is no flag of this command; did you mean --config.learning_rate\\?"),
-        ("quickstart --epochs=3", "--epochs is no flag of this command; its flags are --workdir$"),
+        ("train PAGE --workdir=W --epochs=3", "--epochs is not a flag of this command; did you mean --config.epochs\\?"),
+        ("train PAGE --workdir=W --lr=3", "--lr is not a flag of this command; did you mean --config.learning_rate\\?"),
+        ("quickstart --epochs=3", "--epochs is not a flag of this command; its flags are --workdir$"),
         ("train PAGE --workdir=W --config.epochs", "Missing value for flag --config.epochs"),
-        ("train PAGE --workdir=W --config.=3", "config. is no field of the config"),
+        ("train PAGE --workdir=W --config.=3", "config. is not a field of the config"),
         (
             "train PAGE --workdir=W --config.model=3",
-            "config.model is no field of the config; the fields of config.model are body, ",
+            "config.model is not a field of the config; the fields of config.model are body, ",
         ),
         ("train PAGE --workdir=W --flagfile=/nope", ".*/nope"),
         ("train PAGE --workdir W --config.epochs abc", "config.epochs=abc must be an integer from 1 to 100000"),
         ("train --config.epochs=0 --workdir=W PAGE", "config.epochs=0 must be an integer"),
         ("train PAGE --workdir=W --config.epochs=3 --config.epochs=x=y", "config.epochs=x=y must be an integer"),
         ("evaluate", "--workdir is missing"),
-        ("evaluate --workdir=W", "--workdir=W holds no finished run: result.json is not there"),
+        ("evaluate --workdir=W", "--workdir=W holds no finished run: result.json is missing"),
         ("evaluate --workdir=W --split=train", "--split=train must be validation or test"),
-        ("evaluate --workdir=W test", "'test' is a word without dashes"),
+        ("evaluate --workdir=W test", "'test' has no dashes"),
         ("predict", "--workdir is missing"),
         ("predict --workdir=W", "--workdir=W holds no finished run"),
         ("predict a --workdir=W b", "predict reads one FILE, not 2: a b"),
         ("predict --workdir=W /", "FILE / cannot be read: Is a directory"),
         ("predict --workdir=W /nope", "FILE /nope cannot be read: No such file or directory"),
-        ("prepare --archiv=x", "--archiv is no flag of this command; did you mean archive\\?"),
+        ("prepare --archiv=x", "--archiv is not a flag of this command; did you mean archive\\?"),
         ("reproduce", "--workdir is missing"),
         ("reproduce --workdir=W --seeds=0", "--seeds=0 must be an integer from 1 to 1000"),
         ("reproduce --workdir=W --seeds=abc", "--seeds=abc: invalid literal for int"),
-        ("quickstart again", "'again' is a word without dashes"),
+        ("quickstart again", "'again' has no dashes"),
     ],
 )
 def test_clumsy_lines(line: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
@@ -134,7 +134,7 @@ def test_pages_that_are_no_config(page: str, tmp_path: Path, capsys: pytest.Capt
 def test_a_line_that_would_break_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture):
     """Control characters and bytes that are no UTF-8 are shown, not sent."""
     said = refused(capsys, ["train", tiny.PAGE, f"--workdir={tmp_path / 'run'}", "--config.a\n\x1b[2J\udcff=3"])
-    assert said == "config.a\\n\\x1b[2J\\udcff is no field of the config; " + FIELDS
+    assert said == "config.a\\n\\x1b[2J\\udcff is not a field of the config; " + FIELDS
 
 
 @pytest.mark.parametrize(

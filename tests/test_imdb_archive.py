@@ -40,10 +40,10 @@ def flipped(path: Path) -> None:
 
 BROKEN = {
     "is truncated: ": lambda path: truncated(path, 0.7),
-    "is no intact gzipped tar: CRC check failed": flipped,
-    "is no intact gzipped tar: Not a gzipped file": lambda path: path.write_bytes(b"PK\3\4 a zip"),
-    "is no intact gzipped tar: invalid header": lambda path: path.write_bytes(gzip.compress(b"text" * 200)),
-    "is no intact gzipped tar: empty file": lambda path: path.write_bytes(b""),
+    "is not an intact gzipped tar: CRC check failed": flipped,
+    "is not an intact gzipped tar: Not a gzipped file": lambda path: path.write_bytes(b"PK\3\4 a zip"),
+    "is not an intact gzipped tar: invalid header": lambda path: path.write_bytes(gzip.compress(b"text" * 200)),
+    "is not an intact gzipped tar: empty file": lambda path: path.write_bytes(b""),
     "cannot be read: Is a directory": lambda path: (path.unlink(), path.mkdir()),
     "cannot be read: No such file or directory": Path.unlink,
 }
@@ -93,21 +93,21 @@ def test_headers_that_keep_tarfile_busy(tmp_path, header):
         content = tars.file("aclImdb/README", size=2**60)[0].tobuf(tarfile.GNU_FORMAT)
     path = tmp_path / "busy.tgz"
     path.write_bytes(gzip.compress(content))
-    with pytest.raises(DataError, match=r"^IMDB archive .*busy.tgz (is truncated|is no intact gzipped tar): "):
+    with pytest.raises(DataError, match=r"^IMDB archive .*busy.tgz (is truncated|is not an intact gzipped tar): "):
         imdb_archive.read_archive(path)
 
 
 def test_a_file_that_unpacks_to_too_much(tmp_path, monkeypatch):
     monkeypatch.setattr(imdb_archive._CappedGzip, "left", 50_000)
     path = tars.write(tmp_path / "bomb.tgz", [*tars.official(), tars.file("aclImdb/README", bytes(50_000))])
-    with pytest.raises(DataError, match=r"bomb.tgz unpacks to more than 1,073,741,824 bytes, the most that is read$"):
+    with pytest.raises(DataError, match=r"bomb.tgz unpacks to more than 1,073,741,824 bytes, the largest size that is read$"):
         imdb_archive.read_archive(path, reviews_per_folder=3)
 
 
 def test_too_many_members(tmp_path, monkeypatch):
     monkeypatch.setattr(imdb_archive, "MOST_MEMBERS", 20)
     path = tars.write(tmp_path / "many.tgz", tars.official())
-    with pytest.raises(DataError, match=r"many.tgz has more than 20 members, the most that are read$"):
+    with pytest.raises(DataError, match=r"many.tgz has more than 20 members, the largest number that is read$"):
         imdb_archive.read_archive(path, reviews_per_folder=3)
 
 

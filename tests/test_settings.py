@@ -173,7 +173,7 @@ def test_bounds_are_accepted(field: str, typed: str, value: Any, tmp_path: Path,
 @pytest.mark.parametrize("form", ["--config.{}=3", "-config.{}=3", "--noconfig.{}"])
 def test_unknown_field_is_told_its_neighbour(field: str, near: str, form: str, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert commands.main(["train", tiny.PAGE, f"--workdir={tmp_path / 'run'}", form.format(field)]) == 2
-    assert capsys.readouterr() == ("", f"error: config.{field} is no field of the config; did you mean config.{near}?\n")
+    assert capsys.readouterr() == ("", f"error: config.{field} is not a field of the config; did you mean config.{near}?\n")
     assert not (tmp_path / "run").exists()
 
 
@@ -189,7 +189,7 @@ def test_unknown_field_is_told_its_neighbour(field: str, near: str, form: str, t
     ],
 )
 def test_an_unknown_field_that_is_like_none_is_told_which_there_are(field: str, fields: str):
-    with pytest.raises(UsageError, match=f"^config.{field} is no field of the config; {fields}"):
+    with pytest.raises(UsageError, match=f"^config.{field} is not a field of the config; {fields}"):
         settings.rule_of(field)
 
 
@@ -219,10 +219,10 @@ def test_missing_and_extra_fields():
     with pytest.raises(UsageError, match=r"^config.seed is missing: it must be an integer from 0 to 2147483647$"):
         settings.check(config)
     with pytest.raises(
-        UsageError, match=r"^config.model.num_head is no field of the config; did you mean config.model.num_heads"
+        UsageError, match=r"^config.model.num_head is not a field of the config; did you mean config.model.num_heads"
     ):
         settings.check(page({"model.num_head": 3}))
-    with pytest.raises(UsageError, match="must give a ConfigDict"):
+    with pytest.raises(UsageError, match="must return a ConfigDict"):
         settings.check({"seed": 3})
 
 
@@ -260,7 +260,7 @@ def test_a_run_from_when_positions_were_a_flag_is_refused(tmp_path: Path):
     content = settings.load_page("transformer_positional", "verdicts").to_dict()
     content["model"] = {"learned_positions": True} | {k: v for k, v in content["model"].items() if k != "positions"}
     run_folder.write_json(tmp_path / "config.json", content)
-    with pytest.raises(DataError, match=r"config.model.learned_positions is no field of the config") as refused:
+    with pytest.raises(DataError, match=r"config.model.learned_positions is not a field of the config") as refused:
         run_folder.read_config(tmp_path)
     assert "\n" not in str(refused.value)
 

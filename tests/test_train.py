@@ -177,7 +177,7 @@ def test_a_workdir_that_is_no_folder(inside: str, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(build, "build_corpus", lambda config: pytest.fail("the data was read"))
     (tmp_path / "file").write_text("here")
     workdir = tmp_path / "file" / inside
-    with pytest.raises(UsageError, match=f"^--workdir={workdir} cannot be written: {tmp_path / 'file'} is no folder$"):
+    with pytest.raises(UsageError, match=f"^--workdir={workdir} cannot be written: {tmp_path / 'file'} is not a folder$"):
         train.train(settings.load_page("transformer", "verdicts"), workdir, "transformer")
     assert tiny.tree(tmp_path) == {"file": b"here"}
 
@@ -219,7 +219,7 @@ def test_a_diverged_run_has_no_result(tmp_path: Path, monkeypatch: pytest.Monkey
     assert err.count("\n") == 1
     assert [row["epoch"] for row in run_folder.read_rows(tmp_path / "run")] == [1]
     assert not (tmp_path / "run" / "result.json").exists()
-    with pytest.raises(UsageError, match=r"holds no finished run: result.json is not there"):
+    with pytest.raises(UsageError, match=r"holds no finished run: result.json is missing"):
         experiments.load(tmp_path / "run")
 
 

@@ -1,1 +1,1 @@
-"""From reviews to token arrays: one module a corpus."""
+"""The corpora: from reviews to arrays of tokens."""

@@ -1,4 +1,4 @@
-"""What every corpus gives: padded token arrays in three splits, and the tokenizer that made them."""
+"""The common type of the corpora: padded arrays of tokens in three splits, and the tokenizer that made them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,7 +10,12 @@ from experiments.data.tokenizer import Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """tokens: uint16 `[E, T]`, padded with 0 at the end; labels: int8 `[E]`, 0 negative, 1 positive."""
+    """The examples of a split.
+
+    Attributes:
+      tokens: uint16 `[E, T]`, padded with 0 at the end.
+      labels: int8 `[E]`, 0 for negative and 1 for positive.
+    """
 
     tokens: np.ndarray
     labels: np.ndarray
@@ -18,7 +23,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """`test` is a function, so that nothing reads the test reviews before the final evaluation calls it."""
+    """A corpus. `test` is a function, so that the test reviews are not read before the final evaluation."""
 
     tokenizer: Tokenizer
     train: Split

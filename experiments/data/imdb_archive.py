@@ -1,4 +1,4 @@
-"""The reviews of an IMDB archive, streamed and never extracted: either all of them, or one line that says what is wrong."""
+"""Reads the reviews of an IMDB archive as a stream, without extracting files, and checks them completely."""
 
 import dataclasses
 import gzip
@@ -25,7 +25,13 @@ _REVIEW = re.compile(r"aclImdb/((?:train|test)/(?:pos|neg))/([0-9]+_[0-9]+\.txt)
 
 
 class Review(NamedTuple):
-    """name: the member's name in the archive. text: its bytes, stripped. label: index into LABELS."""
+    """A labelled review.
+
+    Attributes:
+      name: The name of the member in the archive.
+      text: Its bytes, without white space at both ends.
+      label: The index of its label in LABELS.
+    """
 
     name: str
     text: bytes
@@ -34,25 +40,34 @@ class Review(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """sha256 of the archive file, and its reviews by split: pos then neg, file names sorted as strings (Keras' order)."""
+    """The content of an archive.
+
+    Attributes:
+      sha256: The SHA-256 of the archive file.
+      splits: The reviews by split, in the order of Keras: positive before negative, each sorted by file name as strings.
+    """
 
     sha256: str
     splits: dict[str, list[Review]]
 
 
 def read_archive(path: Path, reviews_per_folder: int = REVIEWS_PER_FOLDER) -> Archive:
-    """Reads every labelled review of an archive with the layout of aclImdb_v1.tar.gz, streaming, and writes nothing.
+    """Reads all labelled reviews of an archive with the layout of aclImdb_v1.tar.gz. Writes nothing.
+
+    Args:
+      path: The archive.
+      reviews_per_folder: How many reviews each of the four folders must hold.
 
     Raises:
-      DataError: one line with the archive, the member or value and the rule.
+      DataError: The archive is damaged, unsafe or incomplete. Names the archive, the member or value, and the rule.
     """
     try:
         sha256 = file_sha256(path)
         with path.open("rb") as file:
             folders = _read_folders(path, file)
     except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError, ValueError, LookupError, RecursionError) as error:
-        # The last three are what tarfile raises over headers that were made to confuse it.
-        kind = "is truncated" if isinstance(error, EOFError) else "is no intact gzipped tar"
+        # tarfile raises the last three for malicious headers.
+        kind = "is truncated" if isinstance(error, EOFError) else "is not an intact gzipped tar"
         raise DataError(f"IMDB archive {path} {kind}: {one_line(error)}") from error
     except OSError as error:
         raise DataError(f"IMDB archive {path} cannot be read: {error.strerror or one_line(error)}") from error
@@ -61,7 +76,7 @@ def read_archive(path: Path, reviews_per_folder: int = REVIEWS_PER_FOLDER) -> Ar
 
 
 def archive_sha256(path: Path) -> str:
-    """The sha256 of an archive file. Raises DataError, one line, where it cannot be read."""
+    """Returns the SHA-256 of an archive file. Raises DataError if it cannot be read."""
     try:
         return file_sha256(path)
     except OSError as error:
@@ -69,23 +84,25 @@ def archive_sha256(path: Path) -> str:
 
 
 def _read_folders(path: Path, file: BinaryIO) -> dict[str, dict[str, bytes]]:
-    """{"train/pos": {"0_9.txt": text}} for the four folders.
+    """Returns the texts of the four folders, as {"train/pos": {"0_9.txt": text}}.
 
-    gzip and `r|` rather than `r|gz`, because tarfile's own gzip reader does not check the checksum at the end.
+    Uses gzip and the mode `r|` instead of `r|gz`, because tarfile's own gzip reader does not verify the checksum at the end.
     """
     folders: dict[str, dict[str, bytes]] = {f"{split}/{label}": {} for split in SPLITS for label in LABELS}
     with _CappedGzip(fileobj=file, mode="rb") as unzipped:
         with tarfile.open(fileobj=unzipped, mode="r|") as tar:
             for number, member in enumerate(tar, start=1):
                 if number > MOST_MEMBERS:
-                    raise DataError(f"IMDB archive {path} has more than {MOST_MEMBERS:,} members, the most that are read")
+                    raise DataError(
+                        f"IMDB archive {path} has more than {MOST_MEMBERS:,} members, the largest number that is read"
+                    )
                 _check_member(path, member)
                 if (match := _REVIEW.fullmatch(member.name)) and member.isreg():
                     folder, name = folders[match[1]], match[2]
                     if name in folder:
                         raise DataError(f"IMDB archive {path}: member {_shown(member)} occurs twice")
                     folder[name] = _read_review(path, tar, member)
-        while unzipped.read(2**20):  # past the tar's end, up to gzip's checksum
+        while unzipped.read(2**20):  # reads past the end of the tar, up to the checksum of gzip
             pass
     return folders
 
@@ -109,7 +126,7 @@ def _read_review(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> b
         raise DataError(f"IMDB archive {path}: member {_shown(member)} has {member.size:,} bytes, more than {LARGEST_REVIEW:,}")
     content = tar.extractfile(member)
     assert content is not None, "a regular file has content"
-    # Stripped as tensorflow_datasets does it. No token depends on it, and no review of the archive changes.
+    # Stripped as in tensorflow_datasets. This changes no token, and no review of the official archive.
     return content.read().strip()
 
 
@@ -126,18 +143,18 @@ def _ordered(folders: dict[str, dict[str, bytes]], split: str) -> Iterator[Revie
 
 
 def _shown(member: tarfile.TarInfo) -> str:
-    return ascii(member.name[:120])  # ascii, because a name may hold newlines, escape sequences and lone surrogates
+    return ascii(member.name[:120])  # ascii, because a name may contain newlines, escape sequences and lone surrogates
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, without line breaks."""
+    """Returns the message of an exception without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 class _CappedGzip(gzip.GzipFile):
-    """Refuses to give more than LARGEST_TAR bytes: a small file can unpack to a very large tar.
+    """A gzip file that refuses to unpack more than LARGEST_TAR bytes, because a small file can unpack to a very large tar.
 
-    And to be read on and on at its end, which is what tarfile does where a header claims, say, 2**60 bytes: it would hang.
+    It also refuses repeated reads at its end: if a header claims 2**60 bytes, for example, tarfile would read there forever.
     """
 
     left, ends_left = LARGEST_TAR, 8
@@ -147,7 +164,9 @@ class _CappedGzip(gzip.GzipFile):
         self.left -= len(block)
         self.ends_left -= not block
         if self.left < 0:
-            raise DataError(f"IMDB archive {self.name} unpacks to more than {LARGEST_TAR:,} bytes, the most that is read")
+            raise DataError(
+                f"IMDB archive {self.name} unpacks to more than {LARGEST_TAR:,} bytes, the largest size that is read"
+            )
         if self.ends_left < 0:
             raise EOFError("the tar ends inside a member")
         return block

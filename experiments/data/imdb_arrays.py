@@ -1,4 +1,4 @@
-"""IMDB as `keras.datasets.imdb` has it: tokenised once, then read from arrays that are mapped, not loaded."""
+"""The IMDB corpus with the vocabulary and order of `keras.datasets.imdb`: tokenised once, then memory-mapped."""
 
 import contextlib
 import functools
@@ -19,10 +19,10 @@ from experiments.data.corpus import Corpus, Split
 from experiments.data.tokenizer import Tokenizer
 from experiments.errors import DataError
 
-FORMAT = 1  # to be raised whenever other arrays come out of the same archive and settings
+FORMAT = 1  # raise it when the same archive and settings give different arrays
 VOCABULARY_SIZE, MAX_LENGTH = 10_000, 256
-VALIDATION_SIZE = 10_000  # the first of the shuffled train, as in the Keras examples
-SHUFFLE_SEED = 113  # keras.datasets.imdb's
+VALIDATION_SIZE = 10_000  # the first reviews of the shuffled training data, as in the examples of Keras
+SHUFFLE_SEED = 113  # that of keras.datasets.imdb
 
 
 def load(
@@ -31,18 +31,20 @@ def load(
     data_dir: Path | None = None,
     archive: Path | None = None,
 ) -> Corpus:
-    """The IMDB corpus: 15,000 reviews to train on, 10,000 for validation, 25,000 for test, in Keras' order.
+    """Loads the IMDB corpus: 15,000 reviews for training, 10,000 for validation and 25,000 for test, in the order of Keras.
 
-    The first call for an archive prepares it (10 s), the first for given settings tokenises (15 s); later ones map arrays.
+    The first call prepares the archive, which takes 10 s. The first call with given settings tokenises it, which takes 15 s.
+    Later calls map the arrays.
 
     Args:
-      vocabulary_size: ids from here on become 2; None is 10,000.
-      max_length: tokens a review, the last ones; None is 256.
-      data_dir, archive: see `imdb.prepare`.
+      vocabulary_size: Ids from this number on become 2. None is 10,000.
+      max_length: The number of tokens of a review. The last ones are kept. None is 256.
+      data_dir: The data directory; see `imdb.prepare`.
+      archive: The archive; see `imdb.prepare`.
 
     Raises:
-      ValueError: a setting that cannot be honoured.
-      DataError: one line where the data is missing or damaged.
+      ValueError: A setting is out of its range.
+      DataError: The data is missing or damaged.
     """
     settings = {
         "vocabulary_size": VOCABULARY_SIZE if vocabulary_size is None else vocabulary_size,
@@ -53,13 +55,13 @@ def load(
     identity = {"format": FORMAT, "archive_sha256": imdb.prepared_sha256(prepared), **settings}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = imdb_location.data_directory(data_dir) / "imdb_labeled_arrays" / digest[:16]
-    if not folder.exists():  # it gets its name once it is complete
+    if not folder.exists():  # it has its name only when it is complete
         _write(folder, prepared, identity)
     return _open(folder, **settings)
 
 
 def keras_orders(*sizes: int) -> list[np.ndarray]:
-    """For each split the indices of its reviews in Keras' order: one random state shuffles train, then test."""
+    """Returns for each split the indices of its reviews in the order of Keras. One random state shuffles train, then test."""
     random = np.random.RandomState(SHUFFLE_SEED)
     orders = [np.arange(size) for size in sizes]
     for order in orders:
@@ -76,14 +78,14 @@ def _write(folder: Path, prepared: Path, identity: dict[str, Any]) -> None:
             _tokenise(staging, prepared, identity)
             staging.rename(folder)
     except OSError as error:
-        if not folder.exists():  # else another process was faster, with the same arrays
+        if not folder.exists():  # otherwise another process was faster, with the same arrays
             raise DataError(f"IMDB cannot be tokenised into {folder}: {imdb_archive.one_line(error)}") from error
 
 
 def _tokenise(folder: Path, prepared: Path, identity: dict[str, Any]) -> None:
     reviews = {split: _read(prepared, split) for split in imdb_archive.SPLITS}
     words = tokenizer.rank_words(tokenizer.count_words(text for text, _ in reviews["train"]))
-    (folder / "words.txt").write_bytes(b"\n".join(words))  # no word holds a newline; some are not UTF-8
+    (folder / "words.txt").write_bytes(b"\n".join(words))  # no word contains a newline; some are not UTF-8
     encoder = Tokenizer(words, identity["vocabulary_size"], identity["max_length"])
     for (split, examples), order in zip(reviews.items(), keras_orders(*map(len, reviews.values())), strict=True):
         tokens, labels = _arrays(encoder, [examples[i] for i in order])
@@ -98,7 +100,7 @@ def _read(prepared: Path, split: str) -> list[tuple[bytes, int]]:
 
     try:
         return list(imdb_builder.read(prepared, split))
-    except Exception as error:  # tfds, protobuf and array_record each have their own
+    except Exception as error:  # tfds, protobuf and array_record raise errors of their own
         reason = f"{split}: {imdb_archive.one_line(error)}"
         raise DataError(f"{prepared} is damaged ({reason}); remove it, and it is prepared again") from error
 
@@ -128,7 +130,7 @@ def _open_split(folder: Path, split: str) -> Split:
 
 
 def _checked(folder: Path, name: str) -> Path:
-    """The path of a file whose content is what was written: an array with a flipped bit would be trained on silently."""
+    """Returns the path of a file after verifying its checksum. Otherwise an array with a flipped bit would be used silently."""
     try:
         expected = json.loads((folder / "manifest.json").read_bytes())["sha256"][name]
         if file_sha256(folder / name) != expected:

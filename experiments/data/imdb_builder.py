@@ -1,6 +1,6 @@
 """IMDB as a dataset of tensorflow_datasets, without TensorFlow: 50,000 labelled reviews in array_record files.
 
-Importing this takes 0.6 s, most of it tensorflow_datasets: imported where something is to be prepared or tokenised.
+Importing this module takes 0.6 s, most of it for tensorflow_datasets, so it is imported only to prepare or tokenise reviews.
 """
 
 import contextlib
@@ -18,19 +18,20 @@ from experiments.data.imdb_archive import REVIEWS_PER_FOLDER
 
 
 class DownloadError(Exception):
-    """The official archive could not be downloaded, or is not the one whose checksum is registered."""
+    """The official archive could not be downloaded, or its checksum is not the registered one."""
 
 
 class _Info(tfds.core.DatasetInfo):
     def initialize_from_bucket(self) -> None:
-        """Nothing: there is no bucket with this dataset, and looking for it leaves an empty folder in /tmp each time."""
+        """Does nothing: no bucket has this dataset, and looking for one leaves an empty folder in /tmp."""
 
 
 class ImdbLabeled(tfds.core.GeneratorBasedBuilder):
-    """Train and test in Keras' order: index i here is row i before the shuffle of `keras.datasets.imdb`.
+    """Builds the training and the test split in the order of Keras.
 
-    tfds' own imdb_reviews shuffles, adds the unsupervised split and opens the archive through TensorFlow; hence another
-    name. The archive is a local file, or the official one through tfds' download manager (sha256 in checksums.tsv).
+    Index i is row i before the shuffle of `keras.datasets.imdb`. The imdb_reviews of tfds itself shuffles, adds the
+    unsupervised split and opens the archive through TensorFlow; hence the different name. The archive is a local file, or the
+    official one, which tfds downloads and compares with the SHA-256 in checksums.tsv.
     """
 
     VERSION = tfds.core.Version(imdb_location.PREPARED.name)
@@ -63,7 +64,7 @@ class ImdbLabeled(tfds.core.GeneratorBasedBuilder):
         archive = imdb_archive.read_archive(self._archive or _download(dl_manager), self._reviews_per_folder)
         metadata = self.info.metadata
         assert isinstance(metadata, tfds.core.MetadataDict)
-        metadata["archive_sha256"] = archive.sha256  # what is made from this dataset is named after it
+        metadata["archive_sha256"] = archive.sha256  # the names of the arrays depend on it
         return {split: self._generate_examples(split, reviews) for split, reviews in archive.splits.items()}
 
     def _generate_examples(
@@ -75,8 +76,8 @@ class ImdbLabeled(tfds.core.GeneratorBasedBuilder):
 
 
 def write(data_dir: Path, archive: Path | None, reviews_per_folder: int = REVIEWS_PER_FOLDER) -> Path:
-    """Prepares the dataset under data_dir and returns its folder; archive None downloads the official one."""
-    # Downloads go to a folder of their own: tfds creates it even for a local archive, and leaves a broken download in it.
+    """Prepares the dataset under data_dir and returns its folder. With archive=None, downloads the official archive."""
+    # A temporary folder for downloads: tfds creates one even for a local archive, and leaves broken downloads in it.
     with tempfile.TemporaryDirectory(prefix=".imdb_download.", dir=data_dir) as downloads, _quiet():
         builder = ImdbLabeled(data_dir=data_dir, archive=archive, reviews_per_folder=reviews_per_folder)
         builder.download_and_prepare(
@@ -87,7 +88,7 @@ def write(data_dir: Path, archive: Path | None, reviews_per_folder: int = REVIEW
 
 
 def read(folder: Path, split: str, batch_size: int = 1_000) -> Iterator[tuple[bytes, int]]:
-    """(text, label) of each review, in Keras' order. In batches: one record at a time takes 12 s a split, this 2 s."""
+    """Yields text and label of each review in the order of Keras. Reading batches takes 2 s per split, single records 12 s."""
     builder = tfds.builder_from_directory(folder)
     source = builder.as_data_source(split)  # pyright: ignore[reportCallIssue] (a decorator of tfds hides the signature)
     for start in range(0, len(source), batch_size):
@@ -99,7 +100,7 @@ def _download(manager: tfds.download.DownloadManager) -> Path:
     tfds.enable_progress_bar()
     try:
         return Path(manager.download(imdb_location.URL))
-    except Exception as error:  # requests, urllib3, promise and tfds each have their own
+    except Exception as error:  # requests, urllib3, promise and tfds raise errors of their own
         raise DownloadError(imdb_archive.one_line(error)) from error
     finally:
         tfds.disable_progress_bar()
@@ -107,7 +108,7 @@ def _download(manager: tfds.download.DownloadManager) -> Path:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps tfds' five progress bars and its two lines on stdout away: one bar a split, on stderr, is enough."""
+    """Suppresses the five progress bars of tfds and its two lines on stdout. One bar per split, on stderr, is enough."""
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""Words and ids by the rule of `keras.datasets.imdb`: bytes in, ids by frequency rank out. NumPy only, no files."""
+"""A tokenizer by the rules of `keras.datasets.imdb`: from bytes to ids by frequency rank."""
 
 import collections
 import dataclasses
@@ -12,27 +12,32 @@ PAD, START, OUT_OF_VOCABULARY = 0, 1, 2
 FIRST_RANK_OFFSET = 3  # the word of rank r, counted from 1, has id r + 3: Keras leaves id 3 unused
 LARGEST_VOCABULARY = 2**16  # ids are stored as uint16
 
-# Keras' filter with tab and newline; the apostrophe is no separator. Other control bytes, NUL and the non-ASCII bytes
-# stay parts of words: the rule is about bytes, which is why it counts 88,584 words in train where text gives 88,582.
+# The filter of Keras with tab and newline. The apostrophe is not a separator. Other control bytes, NUL and non-ASCII bytes are
+# parts of words: the rule is about bytes, so the training split has 88,584 words, while decoded text has 88,582.
 _SEPARATORS = b'!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
-_TABLE = bytes(ord(" ") if byte in _SEPARATORS else byte for byte in range(256)).lower()  # bytes.lower() is ASCII alone
+_TABLE = bytes(ord(" ") if byte in _SEPARATORS else byte for byte in range(256)).lower()  # bytes.lower() changes ASCII only
 
 
 class Encoded(NamedTuple):
-    """ids: the start mark, then every word that train knows, untruncated. out_of_vocabulary: words marked 2 or dropped."""
+    """The ids of a text.
+
+    Attributes:
+      ids: The id of the start, then those of the words, not truncated. Words that the training split does not have are dropped.
+      out_of_vocabulary: The number of words that have the id 2 or were dropped.
+    """
 
     ids: list[int]
     out_of_vocabulary: int
 
 
 def split(text: bytes) -> list[bytes]:
-    """The words of a text: ASCII lowered, separators become spaces, split on single spaces, empty ones dropped."""
-    # Not .split(): that would also split at carriage returns, form feeds and vertical tabs.
+    """Returns the words of a text: in lower case (ASCII only), with separators replaced by spaces, split at the spaces."""
+    # Not .split(), which would also split at carriage returns, form feeds and vertical tabs.
     return list(filter(None, text.translate(_TABLE).split(b" ")))
 
 
 def count_words(texts: Iterable[bytes]) -> collections.Counter[bytes]:
-    """How often each word occurs in the texts."""
+    """Counts the words of the texts."""
     counts: collections.Counter[bytes] = collections.Counter()
     for text in texts:
         counts.update(split(text))
@@ -40,12 +45,12 @@ def count_words(texts: Iterable[bytes]) -> collections.Counter[bytes]:
 
 
 def rank_words(counts: collections.Counter[bytes]) -> tuple[bytes, ...]:
-    """The words, most frequent first; ties in the order of their bytes, because Keras' own tie order is lost."""
+    """Returns the words, the most frequent first. Ties are ordered by bytes, because the order of Keras is not known."""
     return tuple(sorted(counts, key=lambda word: (-counts[word], word)))
 
 
 def check_settings(vocabulary_size: int, max_length: int) -> None:
-    """Raises ValueError, one line with the value and the rule, unless both settings can be honoured."""
+    """Raises ValueError, with the value and the rule, if a setting is out of its range."""
     if not FIRST_RANK_OFFSET < vocabulary_size <= LARGEST_VOCABULARY:
         low, high = FIRST_RANK_OFFSET + 1, LARGEST_VOCABULARY
         raise ValueError(f"vocabulary_size={vocabulary_size} is outside {low} to {high}: four reserved ids, stored as uint16")
@@ -55,9 +60,12 @@ def check_settings(vocabulary_size: int, max_length: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """words by rank, the most frequent first; ids from vocabulary_size on become 2; rows are max_length ids long.
+    """Encodes any bytes. As in Keras, a word that the training split does not have is dropped and does not become 2.
 
-    Any bytes can be encoded. A word that train does not know at all is dropped, as in Keras, not marked 2.
+    Attributes:
+      words: The words by rank, the most frequent first.
+      vocabulary_size: Ids from this number on become 2.
+      max_length: The number of ids in a padded row.
     """
 
     words: tuple[bytes, ...] = dataclasses.field(repr=False)
@@ -73,13 +81,13 @@ class Tokenizer:
         return {word: i if i < self.vocabulary_size else OUT_OF_VOCABULARY for word, i in ids.items()}
 
     def encode(self, text: bytes) -> Encoded:
-        """The ids of a text, start mark first, and the number of its words that the ids do not tell apart."""
+        """Returns the ids of a text, and how many of its words are out of the vocabulary."""
         words, known = split(text), self._ids
         ids = [known[word] for word in words if word in known]
         return Encoded([START, *ids], len(words) - len(ids) + ids.count(OUT_OF_VOCABULARY))
 
     def pad(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
-        """uint16 `[E, T]`: the last max_length ids of each row, then zeros. A row longer than T loses its beginning."""
+        """Returns uint16 `[E, T]` with T = max_length: the last T ids of each row, followed by zeros."""
         tokens = np.full((len(rows), self.max_length), PAD, np.uint16)
         for padded, ids in zip(tokens, rows, strict=True):
             kept = ids[-self.max_length :]

@@ -1,9 +1,9 @@
-"""Reviews from a small grammar, embedded: a label that hangs on the order of the words, and on nothing else.
+"""The embedded corpus: reviews from a small grammar, whose labels depend on the order of the words only.
 
-Every review holds two opinions that disagree: one is the writer's verdict, the other is conceded, denied, overtaken by the
-end of the film or somebody else's. Exchanging the two gives an anagram with the other label ("the music was dull, but the
-film was lovely", "the music was lovely, but the film was dull"), and both stand in the same split. So whatever is blind to
-order is right about exactly one of the two: its accuracy is one half on every split, however large the model.
+Every review contains two contrary opinions. One is the writer's verdict; the other is conceded, denied, revised in the course
+of the film, or held by somebody else. Exchanging the two gives an anagram with the opposite label: "the music was dull, but the
+film was lovely" and "the music was lovely, but the film was dull". Both are in the same split. A model that does not see the
+order of the words is right about exactly one of them, so its accuracy is one half on every split, however large it is.
 """
 
 import numpy as np
@@ -16,8 +16,8 @@ MAX_WORDS = 23
 
 Review = tuple[str, int]  # text, label: 1 where the writer's verdict is positive
 
-# {verdict} and {other} hold an opinion ("lovely", "very dull", "far from dull"); under a negation of the template's own they
-# are {Verdict} and {Other}, an adjective alone.
+# {verdict} and {other} stand for an opinion ("lovely", "very dull", "far from dull"). Where the template itself has a negation
+# or an expectation, {Verdict} and {Other} stand for an adjective only.
 TEMPLATES = {
     "contrast": (
         "the {aspect} was {other}, but the {film} was {verdict}",
@@ -57,7 +57,7 @@ NOUNS = {
     "aspect": ("music", "plot", "acting", "dialogue", "script", "cast", "camera work", "opening scene"),
 }
 PEOPLE = ("my friends", "my brother", "my sister", "my neighbours", "the critics", "the reviewers")
-# None so strong or so weak that "not" before it leaves a reader in doubt ("not perfect", "not terrible").
+# None is so strong or so weak that "not" makes it ambiguous, as in "not perfect" or "not terrible".
 NEGATIVE = "annoying bad bland boring clumsy disappointing dreary dull predictable shallow stupid tedious tiresome"
 POSITIVE = "beautiful charming clever delightful engaging exciting good gripping interesting lovely moving original pleasant"
 ADJECTIVES = tuple(NEGATIVE.split()), tuple(POSITIVE.split())  # by label
@@ -68,7 +68,14 @@ ENDINGS = ("", "", "", ", enough said", ", that is all", ", and that is all i ha
 
 
 def reviews(seed: int) -> dict[str, list[Review]]:
-    """The splits of SIZES by name: no text twice, and every review in one split with its anagram of the other label."""
+    """Generates the reviews.
+
+    Args:
+      seed: The seed of the random choices.
+
+    Returns:
+      The splits of SIZES by name. No text occurs twice, and every review is in the same split as its anagram.
+    """
     rng = np.random.default_rng(seed)
     known, pairs = set(), []
     while 2 * len(pairs) < sum(SIZES.values()):
@@ -85,7 +92,7 @@ def reviews(seed: int) -> dict[str, list[Review]]:
 
 
 def _pair(rng: np.random.Generator) -> tuple[str, str]:
-    """The review with a negative verdict and its anagram with a positive one."""
+    """Returns a review with a negative verdict, and its anagram with a positive one."""
 
     def pick(options):
         return options[rng.integers(len(options))]
@@ -108,7 +115,13 @@ def _pair(rng: np.random.Generator) -> tuple[str, str]:
 
 
 def load(vocabulary_size: int | None, max_length: int | None, seed: int = 0) -> Corpus:
-    """The reviews as tokens. None is the data's own: every word of train has an id, and the longest review fits."""
+    """Loads the corpus.
+
+    Args:
+      vocabulary_size: Ids from this number on become 2. None gives every word of the training split an id.
+      max_length: The number of tokens of a review. The last ones are kept. None fits the longest review.
+      seed: The seed of the reviews.
+    """
     splits = reviews(seed)
     words = rank_words(count_words(text.encode() for text, _ in splits["train"]))
     vocabulary_size = FIRST_RANK_OFFSET + 1 + len(words) if vocabulary_size is None else vocabulary_size
