@@ -3,8 +3,9 @@
 Arrays in, arrays out: nothing in this package reads files or prints. Submodules are imported when they are first used.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from attn._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from attn import layers, mask_mods, models, normalizers, parity, positions, score_mods, scores
@@ -14,15 +15,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_FUNCTIONS = {
-    "attend": "attn.attention",
-    "attend_pooled": "attn.attention",
-    "attention_statistics": "attn.statistics",
-    "attention_weights": "attn.attention",
-    "explain": "attn.attention",
-    "keras_adam": "attn.optimizers",
-    "merge_attention": "attn.statistics",
-}
 __all__ = [
     "__version__",
     "attend",
@@ -42,14 +34,23 @@ __all__ = [
     "scores",
 ]
 
-
-def __getattr__(name: str):
-    if name in _FUNCTIONS:
-        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
-    if name in __all__:
-        return importlib.import_module(f"attn.{name}")
-    raise AttributeError(f"module 'attn' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_attributes(
+    __name__,
+    {
+        "attend": "attn.attention",
+        "attend_pooled": "attn.attention",
+        "attention_statistics": "attn.statistics",
+        "attention_weights": "attn.attention",
+        "explain": "attn.attention",
+        "keras_adam": "attn.optimizers",
+        "layers": "attn.layers",
+        "mask_mods": "attn.mask_mods",
+        "merge_attention": "attn.statistics",
+        "models": "attn.models",
+        "normalizers": "attn.normalizers",
+        "parity": "attn.parity",
+        "positions": "attn.positions",
+        "score_mods": "attn.score_mods",
+        "scores": "attn.scores",
+    },
+)

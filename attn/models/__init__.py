@@ -1,19 +1,11 @@
 """Models that are built from the layers."""
 
-import importlib
 from typing import TYPE_CHECKING
+
+from attn._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from attn.models import classifier
 
 __all__ = ["classifier"]
-
-
-def __getattr__(name: str):
-    if name not in __all__:
-        raise AttributeError(f"module 'attn.models' has no attribute {name!r}")
-    return importlib.import_module(f"attn.models.{name}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_attributes(__name__, {name: f"attn.models.{name}" for name in __all__})

@@ -1,10 +1,12 @@
-"""Weights in and out of Keras, PyTorch, Flax and d2l, bit for bit, and weight files.
+"""Conversion of weights from and to Keras, PyTorch, Flax and d2l, bit for bit, and weight files.
 
-An outer room: nothing in `attn` imports it, and it imports a framework only for a function of that framework.
+Nothing else in `attn` imports this package. None of the converters imports the other framework: they read the layer that they
+are given.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from attn._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from attn.parity.d2l import from_d2l
@@ -13,17 +15,6 @@ if TYPE_CHECKING:
     from attn.parity.keras import from_keras, to_keras
     from attn.parity.torch import from_torch, to_torch
 
-_HOMES = {
-    "from_d2l": "attn.parity.d2l",
-    "from_flax": "attn.parity.flax",
-    "from_keras": "attn.parity.keras",
-    "from_torch": "attn.parity.torch",
-    "load_weights": "attn.parity.files",
-    "save_weights": "attn.parity.files",
-    "to_flax": "attn.parity.flax",
-    "to_keras": "attn.parity.keras",
-    "to_torch": "attn.parity.torch",
-}
 __all__ = [
     "from_d2l",
     "from_flax",
@@ -36,8 +27,17 @@ __all__ = [
     "to_torch",
 ]
 
-
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module 'attn.parity' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__, __dir__ = lazy_attributes(
+    __name__,
+    {
+        "from_d2l": "attn.parity.d2l",
+        "from_flax": "attn.parity.flax",
+        "from_keras": "attn.parity.keras",
+        "from_torch": "attn.parity.torch",
+        "load_weights": "attn.parity.files",
+        "save_weights": "attn.parity.files",
+        "to_flax": "attn.parity.flax",
+        "to_keras": "attn.parity.keras",
+        "to_torch": "attn.parity.torch",
+    },
+)
