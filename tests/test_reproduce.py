@@ -89,6 +89,12 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing them takes most of a test's time."""
+    monkeypatch.setattr(reproduce.report, "draw_curves", lambda *_: None)
+
+
+@pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The folders that were trained in."""
     names: list[str] = []
@@ -102,7 +108,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_only_what_is_missing_is_trained(ledger: Path, trained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_only_what_is_missing_is_trained(
+    ledger: Path, trained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, request: pytest.FixtureRequest
+):
     work = tmp_path / "work"
     reproduce.reproduce(work, 1, None, ledger)
     assert trained == [f"{model}/seed_{seed}" for seed in (0, 1) for model in settings.MODELS], "seed by seed"
@@ -114,6 +122,7 @@ def test_only_what_is_missing_is_trained(ledger: Path, trained: list[str], tmp_p
     table = (work / "table.md").read_text()
     assert table in out
     assert table.count(" 75.00 |") == 4, "the mean over the seeds, without the calibrating one"
+    request.getfixturevalue("without_figures")
 
     trained.clear()
     reproduce.reproduce(tmp_path / "elsewhere", 1, "/data", ledger)  # another folder, and the data in another place
@@ -134,6 +143,7 @@ def test_only_what_is_missing_is_trained(ledger: Path, trained: list[str], tmp_p
     assert trained[1:] == [f"{model}/seed_2" for model in settings.MODELS]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_an_entry_holds_config_result_and_rows(ledger: Path, trained: list[str], tmp_path: Path):
     reproduce.reproduce(tmp_path / "work", 1, "/some/where", ledger)
     config = settings.load_page("single_head", "imdb")
@@ -158,6 +168,7 @@ def test_a_finished_run_of_another_config_is_kept(ledger: Path, trained: list[st
     assert not (ledger / "runs").exists()
 
 
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("broken", ["write_text", "replace"])
 def test_an_entry_is_written_whole_or_not_at_all(
     broken: str, ledger: Path, trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
