@@ -417,11 +417,18 @@ def test_what_a_function_captured_is_never_stale():
         inside = jax.jit(lambda score, b, h, q, k, position=position: score + position[k])
         close(attn.attend(QUERY, KEY, VALUE, score_mod=again), attn.attend(QUERY, KEY, VALUE, scale=(1 + factor) / 3**0.5))
         close(attn.attend(QUERY, KEY, VALUE, score_mod=inside), attn.attend(QUERY, KEY, VALUE, bias=position[None, None, None]))
-        rule = jax.custom_vjp(lambda score: score * 2)
-        rule.defvjp(lambda score: (score * 2, None), lambda _, g, factor=factor: (g * factor,))
-        mod = lambda score, b, h, q, k, rule=rule: rule(score)  # noqa: E731
-        rules.append(jax.grad(lambda query, mod=mod: jnp.sum(attn.attend(query, KEY, VALUE, score_mod=mod) ** 2))(QUERY))
-    assert not np.asarray(rules[0]).any() and np.asarray(rules[1]).any()
+        backward = jax.custom_vjp(lambda score: score * 2)
+        backward.defvjp(lambda score: (score * 2, None), lambda _, g, factor=factor: (g * factor,))
+        forward = jax.custom_jvp(lambda score: score * 2)
+        forward.defjvp(lambda primals, tangents, factor=factor: (primals[0] * 2, tangents[0] * factor))
+        for rule in (backward, forward):
+            mod = lambda score, b, h, q, k, rule=rule: rule(score)  # noqa: E731
+            rules.append(jax.grad(lambda query, mod=mod: jnp.sum(attn.attend(query, KEY, VALUE, score_mod=mod) ** 2))(QUERY))
+    zero, zero_too, plain, plain_too = rules  # of a rule with slope 0, and of one with the slope of the function, 2
+    truth = jax.grad(lambda query: jnp.sum(attn.attend(query, KEY, VALUE, scale=2 / 3**0.5) ** 2))(QUERY)
+    assert not np.asarray(zero).any() and not np.asarray(zero_too).any()
+    close(plain, truth)
+    close(plain_too, truth)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint32"])

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.linear_util import WrappedFun
 
 from attn.kernels.manual_axes import match_varying, varying_axes
 from attn.shapes import Array
@@ -119,4 +120,7 @@ def _is_printed(value: Any) -> bool:
         return all(map(_is_printed, value))
     if isinstance(value, ClosedJaxpr):
         return not value.consts and _is_fully_printed(value.jaxpr)
-    return _is_fully_printed(value) if isinstance(value, Jaxpr) else not callable(value) or isinstance(value, type)
+    if isinstance(value, Jaxpr):
+        return _is_fully_printed(value)
+    # A WrappedFun holds the derivative rule of a `jax.custom_jvp`; it is not callable itself.
+    return isinstance(value, type) or not (callable(value) or isinstance(value, WrappedFun))
