@@ -85,13 +85,17 @@ def test_dot_product_attention_has_no_weights():
 
 
 BAD = [
-    (tree("MultiHeadAttention"), None, "num_heads=None with weights of a MultiHeadAttention: .* needs it"),
-    (tree("AdditiveAttention"), 3, "num_heads=3 with weights of a AdditiveAttention"),
+    (tree("MultiHeadAttention"), None, "num_heads=None with weights of MultiHeadAttention: it must be given"),
+    (tree("AdditiveAttention"), 3, "num_heads=3 with weights of AdditiveAttention: .* only for it"),
     (tree("MultiHeadAttention"), 5, "num_hiddens=12 is not divisible by num_heads=5"),
-    (tree("AdditiveAttention", bias=True), None, "W_q/bias is no parameter of d2l's AdditiveAttention"),
-    (tree("MultiHeadAttention") | {"W_k": {"kernel": np.ones((DK, 8))}}, 3, r"W_k/kernel is \(4, 8\), .* it is \(4, 12\)"),
-    ({"W_q.weight": np.ones((HIDDENS, D))}, 3, "W_k/kernel is missing, and d2l's MultiHeadAttention has it"),
-    (object(), None, "module is a object, none of d2l's MultiHeadAttention, AdditiveAttention, DotProductAttention"),
+    (tree("AdditiveAttention", bias=True), None, "W_q/bias is not a parameter of d2l's AdditiveAttention"),
+    (
+        tree("MultiHeadAttention") | {"W_k": {"kernel": np.ones((DK, 8))}},
+        3,
+        r"W_k/kernel has shape \(4, 8\): .* it has \(4, 12\)",
+    ),
+    ({"W_q.weight": np.ones((HIDDENS, D))}, 3, "W_k/kernel is missing: it is a parameter of d2l's MultiHeadAttention"),
+    (object(), None, "module is a object: it must be d2l's MultiHeadAttention, AdditiveAttention, DotProductAttention"),
 ]
 
 
@@ -119,12 +123,12 @@ def test_modules_of_pytorch(torch):
     layer, params = parity.from_d2l(module)
     assert layer == d2l.MultiHeadAttention(HIDDENS, N, 0.25, bias=True)
     jax.tree.map(np.testing.assert_array_equal, params["params"], given)
-    with pytest.raises(ValueError, match="num_heads=4, and the module has 3"):
+    with pytest.raises(ValueError, match="num_heads=4, but the module has 3"):
         parity.from_d2l(module, num_heads=4)
     module.attention = in_torch(torch, "AdditiveAttention", dropout=torch.nn.Dropout(0.25))
-    with pytest.raises(ValueError, match="attention is a AdditiveAttention, and in d2l's MultiHeadAttention a DotProduct"):
+    with pytest.raises(ValueError, match="attention is a AdditiveAttention: in d2l's MultiHeadAttention it is a DotProduct"):
         parity.from_d2l(module)
-    with pytest.raises(ValueError, match="module is a Linear, none of d2l's"):
+    with pytest.raises(ValueError, match="module is a Linear: it must be d2l's"):
         parity.from_d2l(module.W_q)
 
 

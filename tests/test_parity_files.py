@@ -168,14 +168,14 @@ FOREIGN: dict[str, tuple[Callable[[Path], Any], str]] = {  # what somebody might
     "pickle": (lambda path: path.write_bytes(pickle.dumps(Bomb())), "File is not a zip file"),
     "npy": (npy, "File is not a zip file"),
     "text": (lambda path: path.write_text("a,b\n1,2\n"), "File is not a zip file"),
-    "member": (lambda path: archive(path, ("a.txt", "text")), "a.txt is no array"),
+    "member": (lambda path: archive(path, ("a.txt", "text")), "a.txt is not an array"),
     "words": (lambda path: np.savez(path, a=np.array(["text"])), "a has dtype <U4, which .npz cannot hold"),
     "both": (
         lambda path: np.savez(path, **{"a": np.ones(2), "a/b": np.ones(2)}),
-        "a/b and a shorter part of that name are both arrays",
+        "a/b is an array, and so is a prefix of its name",
     ),
     "bytes": (lambda path: np.savez(path, a=np.ones(3, jnp.bfloat16)), r"a has dtype \|V2, which .npz cannot hold"),
-    "twice": (twice, "two arrays have one name"),
+    "twice": (twice, "two arrays have the same name"),
     "huge": (huge, ""),
 }
 
@@ -190,9 +190,9 @@ def test_foreign_files_are_refused(tmp_path, name):
 
 
 UNSAVED = [
-    ({"a/b": np.ones(2)}, "'a/b' is no name of a parameter: a text without '/' is"),
-    ({"a": {0: np.ones(2)}}, "a/0 is no name of a parameter"),
-    ({"a": {"b": {}}}, "a/b is an empty dict, and only arrays have a place"),
+    ({"a/b": np.ones(2)}, "'a/b' is not a parameter name: it must be a str without '/'"),
+    ({"a": {0: np.ones(2)}}, "a/0 is not a parameter name"),
+    ({"a": {"b": {}}}, "a/b is an empty dict: it must hold arrays"),
     ({"a": [1.0, 2.0]}, "a is a list, not an array"),
     ([np.ones(2)], "params is a list, not a dict of arrays"),
     ({"a": np.array(["text"])}, "a has dtype <U4, which .npz cannot hold"),
@@ -209,7 +209,7 @@ def test_what_would_not_come_back_is_not_written(tmp_path, tree, message):
 
 def test_paths(tmp_path):
     for call in (parity.load_weights, lambda path: parity.save_weights(path, {})):
-        with pytest.raises(ValueError, match=r"path='.*weights.pt' ends in none of .npz, .safetensors"):
+        with pytest.raises(ValueError, match=r"path='.*weights.pt' must end in .npz or .safetensors"):
             call(tmp_path / "weights.pt")
     with pytest.raises(FileNotFoundError):
         parity.load_weights(tmp_path / "weights.npz")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from attn import parity
-from attn.parity import keras as partner
+from attn.parity.keras_layers import weight_names
 from attn.parity.trees import flatten
 
 pytestmark = [
@@ -71,7 +71,7 @@ def compare(record_property, layer, inputs, theirs_call, ours_call, tolerance, v
     output, of_weights, of_inputs = with_gradients(theirs, weights, inputs)
     mine, of_params, of_mine = with_gradients(ours, params, inputs)
     assert jax.tree.map(lambda x: x.shape, output) == jax.tree.map(lambda x: x.shape, mine)
-    names = partner.weight_names(layer)
+    names = weight_names(layer)
     flat = [flatten(of_params["params"])[name] for name in names]
     differences = {
         "values": max(difference(output[0], mine[0]), difference(output[1], mine[1])),

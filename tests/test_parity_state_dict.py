@@ -40,11 +40,11 @@ def test_each_number_has_its_place(separate):
 @pytest.mark.parametrize(
     "change, num_heads, message",
     [
-        (lambda w: w, None, "num_heads=None: the weights alone do not tell it"),
+        (lambda w: w, None, "num_heads=None: it must be given with a state_dict"),
         (lambda w: w, 5, "embed_dim=12 is not divisible by num_heads=5"),
-        (lambda w: w | {"in_proj_weight": np.zeros((E, E))}, N, r"in_proj_weight is \(12, 12\), .* it is \(36, 12\)"),
+        (lambda w: w | {"in_proj_weight": np.zeros((E, E))}, N, r"in_proj_weight has shape \(12, 12\): .* it has \(36, 12\)"),
         (lambda w: w | {"bias_k": np.zeros((1, 1, E))}, N, r"add_bias_kv=True \(bias_k\)"),
-        (lambda w: w | {"more": np.zeros(1)}, N, "more is no parameter of torch.nn.MultiheadAttention"),
+        (lambda w: w | {"more": np.zeros(1)}, N, "more is not a parameter of torch.nn.MultiheadAttention"),
         (lambda w: {"out_proj.weight": w["out_proj.weight"]}, N, "in_proj_weight is missing"),
         (lambda w: {"in_proj_weight": w["in_proj_weight"]}, N, "out_proj.weight is missing"),
         (lambda w: w | {"in_proj_bias": [0.0] * 36}, N, "in_proj_bias is a list, not an array"),

@@ -183,8 +183,8 @@ def test_dropout_and_sizes_are_carried_over(torch):
 
 
 REFUSED = [
-    ({"add_bias_kv": True}, r"add_bias_kv=True \(bias_k\) has no place"),
-    ({"add_zero_attn": True}, "add_zero_attn=True has no place"),
+    ({"add_bias_kv": True}, r"add_bias_kv=True \(bias_k\) is not supported"),
+    ({"add_zero_attn": True}, "add_zero_attn=True is not supported"),
 ]
 
 
@@ -204,16 +204,22 @@ def test_another_class_is_refused(torch):
         parity.from_torch(torch.nn.Linear(2, 3))
     with pytest.raises(ValueError, match=r"module is a .*Changed, not a torch.nn.MultiheadAttention"):
         parity.from_torch(Changed(E, N))
-    with pytest.raises(ValueError, match="num_heads=2, and the module has 3"):
+    with pytest.raises(ValueError, match="num_heads=2, but the module has 3"):
         parity.from_torch(attention(torch), num_heads=2)
 
 
 WRONG = {
-    "shape": (lambda p: p["value"].update(bias=np.zeros((H, N), np.float32)), r"value/bias is \(4, 3\), .* it is \(3, 4\)"),
-    "dtype": (lambda p: p["value"].update(bias=np.zeros((N, H))), "value/bias is float64, .* it is float32"),
-    "missing": (lambda p: p["attention_output"].pop("bias"), "attention_output/bias is missing, and the module has it"),
-    "more": (lambda p: p["value"].update(scale=np.zeros(3)), "value/scale is no parameter of the module"),
-    "integers": (lambda p: p["value"].update(bias=np.zeros((N, H), int)), "value/bias has dtype int64, and weights are float"),
+    "shape": (
+        lambda p: p["value"].update(bias=np.zeros((H, N), np.float32)),
+        r"value/bias has shape \(4, 3\): .* it has \(3, 4\)",
+    ),
+    "dtype": (lambda p: p["value"].update(bias=np.zeros((N, H))), "value/bias has dtype float64: .* it has float32"),
+    "missing": (
+        lambda p: p["attention_output"].pop("bias"),
+        "attention_output/bias is missing: it is a parameter of the module",
+    ),
+    "more": (lambda p: p["value"].update(scale=np.zeros(3)), "value/scale is not a parameter of the module"),
+    "integers": (lambda p: p["value"].update(bias=np.zeros((N, H), int)), "value/bias has dtype int64: weights must be float"),
 }
 
 

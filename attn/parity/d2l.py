@@ -1,6 +1,7 @@
-"""Weights of d2l's attention layers ("Dive into Deep Learning", chapter 11, d2l 1.0) into those of `attn.layers.d2l`.
+"""Converts the weights of d2l's attention layers ("Dive into Deep Learning", chapter 11, d2l 1.0) to `attn.layers.d2l`.
 
-In PyTorch form they are W_q.weight, … `[out, in]`, in Flax form W_q/kernel, … `[in, out]`, as ours are.
+The weights come in one of two forms. In PyTorch's they are named W_q.weight, …, and their shape is `[out, in]`; in Flax's they
+are named W_q/kernel, …, and their shape is `[in, out]`. Our layers have Flax's form.
 """
 
 from collections.abc import Mapping
@@ -17,32 +18,38 @@ _KINDS = {"MultiHeadAttention": _MULTI_HEAD, "AdditiveAttention": _ADDITIVE, "Do
 def from_d2l(
     module: Any, *, num_heads: int | None = None
 ) -> tuple[d2l.MultiHeadAttention | d2l.AdditiveAttention | d2l.DotProductAttention, dict[str, Any]]:
-    """The layer of `attn.layers.d2l` and the `{"params": ...}` that compute what d2l's layer of the same name computes.
+    """Converts an attention layer of d2l, or its weights, to our layer of the same name and its parameters.
 
-    The arrays are NumPy's, copies, in their dtype. Where a length is 0 d2l has a uniform row, and our layers give 0.
+    The outputs agree except where a valid length is 0: d2l's weights are uniform there, and our layers give 0.
 
     Args:
-      module: d2l's MultiHeadAttention, AdditiveAttention or DotProductAttention in PyTorch, told by the name of its class. Or
-        the weights: its `state_dict()`, Flax's `{"params": ...}` or the tree inside it, arrays of any kind (`load_weights` of
-        a file does). Weights know of no dropout, which is 0 then.
-      num_heads: needed with weights of a MultiHeadAttention, which do not tell.
+      module: d2l's MultiHeadAttention, AdditiveAttention or DotProductAttention in PyTorch, recognised by the name of its
+        class. Or the weights of one: its `state_dict()`, or Flax's `{"params": ...}` or the tree inside it. The arrays may be
+        of NumPy, JAX or PyTorch, so the result of `load_weights` will do. Weights do not contain the dropout rate, which is
+        then set to 0.
+      num_heads: the number of heads; must be given with the weights of a MultiHeadAttention, which do not contain it.
+
+    Returns:
+      The layer of `attn.layers.d2l` and its `{"params": ...}`: NumPy arrays, copied, in their own dtype.
 
     Raises:
-      ValueError: one line, for another class, and names or shapes that are not d2l's.
+      ValueError: one line, for a module of another class, and for names or shapes that are not those of d2l's layers.
     """
     dropout = 0.0
     if isinstance(module, Mapping):
         arrays = _flax_form(parameters(module))
         kind = _kind_of(arrays)
     else:
-        kind, dropout = _checked(module)
+        kind, dropout = _class_and_dropout(module)
         arrays = _flax_form(parameters(module.state_dict()))
         heads = getattr(module, "num_heads", None)
         if num_heads not in (None, heads):
-            raise ValueError(f"num_heads={num_heads}, and the module has {heads}")
+            raise ValueError(f"num_heads={num_heads}, but the module has {heads}")
         num_heads = heads
     if (num_heads is None) == (kind == "MultiHeadAttention"):
-        raise ValueError(f"num_heads={num_heads} with weights of a {kind}: it is for a MultiHeadAttention, which needs it")
+        raise ValueError(
+            f"num_heads={num_heads} with weights of {kind}: it must be given for MultiHeadAttention, and only for it"
+        )
     _check_weights(arrays, kind)
     params = {"params": unflatten(arrays)}
     if kind == "DotProductAttention":
@@ -54,14 +61,14 @@ def from_d2l(
     return d2l.MultiHeadAttention(num_hiddens, num_heads, dropout, bias="W_q/bias" in arrays), params
 
 
-def _checked(module: Any) -> tuple[str, float]:
-    """The kind of d2l's PyTorch module and its dropout."""
+def _class_and_dropout(module: Any) -> tuple[str, float]:
+    """The name of the class of d2l's PyTorch module, and its dropout rate."""
     kind = type(module).__name__
     if kind not in _KINDS or not hasattr(module, "state_dict"):
-        raise ValueError(f"module is a {kind}, none of d2l's {', '.join(_KINDS)} in PyTorch, nor weights of one")
+        raise ValueError(f"module is a {kind}: it must be d2l's {', '.join(_KINDS)} in PyTorch, or the weights of one")
     scorer = module.attention if kind == "MultiHeadAttention" else module
     if kind == "MultiHeadAttention" and type(scorer).__name__ != "DotProductAttention":
-        raise ValueError(f"attention is a {type(scorer).__name__}, and in d2l's MultiHeadAttention a DotProductAttention")
+        raise ValueError(f"attention is a {type(scorer).__name__}: in d2l's MultiHeadAttention it is a DotProductAttention")
     return kind, scorer.dropout.p
 
 
@@ -73,12 +80,12 @@ def _kind_of(arrays: Arrays) -> str:
 
 
 def _flax_form(arrays: Arrays) -> Arrays:
-    """W_q.weight `[out, in]` as W_q/kernel `[in, out]`."""
-    form: Arrays = {}
+    """Renames and transposes PyTorch's W_q.weight `[out, in]` to W_q/kernel `[in, out]`; Flax's names stay as they are."""
+    converted: Arrays = {}
     for name, array in arrays.items():
         layer, dot, part = name.rpartition(".")
-        form[f"{layer}/{'kernel' if part == 'weight' else part}" if dot else name] = array.T if dot else array
-    return form
+        converted[f"{layer}/{'kernel' if part == 'weight' else part}" if dot else name] = array.T if dot else array
+    return converted
 
 
 def _check_weights(arrays: Arrays, kind: str) -> None:

@@ -1,6 +1,7 @@
-"""Weights of `flax.linen.MultiHeadDotProductAttention` (0.12) to and from `attn.layers.keras.MultiHeadAttention`.
+"""Converts between `flax.linen.MultiHeadDotProductAttention` (0.12) and `attn.layers.keras.MultiHeadAttention`.
 
-The arrays are the same, `[D, N, H]`, `[N, H]` and `[N, H, O]`: Flax calls the last projection "out". linen alone, no nnx.
+The arrays are the same, `[D, N, H]`, `[N, H]` and `[N, H, O]`; only the output projection has another name: "out" in Flax,
+"attention_output" in our layer. Modules of `flax.nnx` cannot be converted.
 """
 
 from typing import Any
@@ -12,7 +13,7 @@ from attn.layers.keras import MultiHeadAttention
 from attn.parity.trees import Arrays, check_shapes, parameters, unflatten, width
 
 _MODULES = (nn.MultiHeadDotProductAttention, nn.MultiHeadAttention, nn.SelfAttention)
-_PLAIN = {  # the fields that change what is computed, and the one value of each that ours computes
+_SUPPORTED = {  # the fields that change what is computed, and the only value of each that our layer computes
     "normalize_qk": False,
     "decode": False,
     "attention_fn": nn.dot_product_attention,
@@ -26,20 +27,27 @@ _PLAIN = {  # the fields that change what is computed, and the one value of each
 
 
 def from_flax(module: nn.MultiHeadDotProductAttention, params: Any) -> tuple[MultiHeadAttention, dict[str, Any]]:
-    """The layer and the `{"params": ...}` that compute what Flax's module computes with `params`.
+    """Converts a Flax attention module and its parameters to our layer and its parameters.
 
-    The layer is called (query, value, key), Flax's module (query, key, value). Flax's mask `[*B, N, T, S]` is
-    `attention_mask`. A query with no key gives Flax the mean of the values, and weights of 0 here. `dropout_rate` is carried
-    over; each weight is dropped on its own, which Flax calls `broadcast_dropout=False`. `deterministic` is of the call, and
-    scores are at least float32, whatever `precision` and `force_fp32_for_softmax` say.
+    The layer computes what the module computes, with these differences:
+
+    - The layer is called as (query, value, key), the module as (query, key, value).
+    - Flax's `mask` `[*B, N, T, S]` is the layer's `attention_mask`.
+    - For a query that may attend to no key, Flax gives the mean of the values; our weights are 0.
+    - `dropout_rate` is kept, and each weight is dropped independently, as with Flax's `broadcast_dropout=False`.
+    - `deterministic` is an argument of the layer's call only.
+    - Scores are computed in at least float32, whatever `precision` and `force_fp32_for_softmax` are.
 
     Args:
-      module: bound or not; it tells the number of heads.
-      params: `{"params": ...}` or the tree inside it, from Flax or from `load_weights`. The result has copies, NumPy's.
+      module: bound or unbound; it has the number of heads, which the parameters need not show.
+      params: `{"params": ...}` or the tree inside it, from Flax or from `load_weights`.
+
+    Returns:
+      The layer and its `{"params": ...}`, which are NumPy arrays, copied.
 
     Raises:
-      ValueError: one line, for `normalize_qk`, `decode`, a `dtype` other than the parameters', attention or products of the
-        user's own, another class, and names or shapes that are not the module's.
+      ValueError: one line, for `normalize_qk`, `decode`, a `dtype` other than that of the parameters, a custom attention
+        function or product, another class, and names or shapes that are not those of the module.
     """
     arrays = parameters(nn.meta.unbox(params))
     shapes = _check(module, arrays)
@@ -51,16 +59,23 @@ def from_flax(module: nn.MultiHeadDotProductAttention, params: Any) -> tuple[Mul
         output_shape=shapes["out/kernel"][-1],
         use_bias=module.use_bias,
         dropout=module.dropout_rate,
-        attention_axes=-2,  # of inputs of any rank, where Keras' default is all between the first and the last
+        attention_axes=-2,  # for inputs of any rank; the layer's default is all axes between the first and the last
     )
     return layer, {"params": unflatten({_renamed(name, "out", "attention_output"): x for name, x in arrays.items()})}
 
 
 def to_flax(params: Any, module: nn.MultiHeadDotProductAttention) -> dict[str, Any]:
-    """Flax's `{"params": ...}` for `module` of parameters of our layer (`{"params": ...}` or the tree inside it).
+    """Converts parameters of our layer to those of a Flax module.
+
+    Args:
+      params: the layer's `{"params": ...}` or the tree inside it.
+      module: the Flax module that they are for.
+
+    Returns:
+      The module's `{"params": ...}`.
 
     Raises:
-      ValueError: one line with the parameter and both shapes, or as `from_flax` about the module.
+      ValueError: one line with the parameter and both shapes; and what `from_flax` raises for the module.
     """
     arrays = {_renamed(name, "attention_output", "out"): x for name, x in parameters(params).items()}
     _check(module, arrays)
@@ -68,12 +83,12 @@ def to_flax(params: Any, module: nn.MultiHeadDotProductAttention) -> dict[str, A
 
 
 def _check(module: nn.MultiHeadDotProductAttention, arrays: Arrays) -> dict[str, tuple[int, ...]]:
-    """The shapes that the module has for inputs as wide as the kernels say."""
+    """Checks the module and the arrays. Returns the shapes of the module's parameters, for inputs as wide as the kernels."""
     if type(module) not in _MODULES:  # a subclass may compute anything
         raise ValueError(f"module is a {type(module).__name__}, not a flax.linen.MultiHeadDotProductAttention")
-    for field, plain in _PLAIN.items():
-        if getattr(module, field) != plain:
-            raise ValueError(f"{field}={getattr(module, field)!r} is not carried over: only {plain!r} is")
+    for field, supported in _SUPPORTED.items():
+        if getattr(module, field) != supported:
+            raise ValueError(f"{field}={getattr(module, field)!r} is not supported: only {supported!r} can be converted")
     N = module.num_heads
     D = next(iter(width(arrays, "query/kernel", 0)), 0)
     qkv_features, out_features = module.qkv_features or D, module.out_features or D
@@ -87,7 +102,9 @@ def _check(module: nn.MultiHeadDotProductAttention, arrays: Arrays) -> dict[str,
     check_shapes(arrays, shapes, "the module")
     for name, array in arrays.items():
         if module.dtype is not None and array.dtype != np.dtype(module.dtype):
-            raise ValueError(f"dtype={np.dtype(module.dtype)} is not carried over to {name} of {array.dtype}: only None is")
+            raise ValueError(
+                f"dtype={np.dtype(module.dtype)} is not supported: {name} is {array.dtype}, and the two must be equal"
+            )
     return shapes
 
 

@@ -1,4 +1,4 @@
-"""Weights of Keras' attention layers, in and out. Keras itself is never imported: a layer brings what is asked of it."""
+"""Converts Keras layers and models to ours, and our weights back. Keras is not imported: the given layer is asked."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,41 +8,58 @@ from flax import linen as nn
 from attn.layers import keras as ours
 from attn.layers.keras.masking import Version, check_version
 from attn.parity import keras_models
-from attn.parity.keras_layers import arrays_of, kind_of, name_of, no_partner, refuse, write
+from attn.parity.keras_layers import arrays_of, kind_of, name_of, require, unsupported, write
 from attn.parity.trees import parameters, unflatten
 
 MODELS = ("Functional", "Sequential", "Model")
 
 
 def from_keras(layer: Any, *, version: Version | None = None) -> tuple[nn.Module, dict[str, Any]]:
-    """A built layer or model of Keras (2.11 to 3.15, any backend) as a linen module and its `{"params": …}`.
-
-    Layers: Attention, AdditiveAttention, MultiHeadAttention, GroupQueryAttention. A model of the blog's four architectures
-    becomes an `attn.models.classifier.Classifier` (see `attn.parity.keras_models`).
+    """Converts a Keras layer or model (2.11 to 3.15, any backend) to a linen module and its parameters.
 
     Args:
-      version: of our layer: None is the contract, "2.11" and "3.15" are Keras' own rows without a key.
+      layer: a built Attention, AdditiveAttention, MultiHeadAttention or GroupQueryAttention, which becomes our layer of the
+        same name; or a model of one of the blog's four architectures, which becomes an
+        `attn.models.classifier.Classifier` (see `attn.parity.keras_models`).
+      version: the `version` of our layer. It decides what a query that may attend to no key gets: 0 with None, what that
+        version of Keras gives with "2.11" and "3.15". It must be None for a model.
+
+    Returns:
+      The module and its `{"params": …}`: NumPy arrays, copied.
 
     Raises:
-      ValueError: one line with the layer and the field, for what has no partner here.
+      ValueError: one line with the layer and the field, for what cannot be converted.
+
+    Example:
+      >>> layer, params = attn.parity.from_keras(keras_layer)
+      >>> output = layer.apply(params, query, value)
     """
     kind = kind_of(layer)
     check_version(version)
     if kind in MODELS:
         if version is not None:
-            raise ValueError(f"version={version!r} is of layers: a model becomes a classifier, which keeps the contract")
+            raise ValueError(f"version={version!r} is for layers: a model becomes a Classifier, which has no version")
         return keras_models.from_model(layer)
-    partner = _LAYERS.get(kind)
-    if partner is None:
-        raise no_partner(layer)
-    return partner(layer, version), {"params": unflatten(arrays_of(layer))}
+    convert = _LAYERS.get(kind)
+    if convert is None:
+        raise unsupported(layer)
+    return convert(layer, version), {"params": unflatten(arrays_of(layer))}
 
 
 def to_keras(params: Any, layer: Any) -> Any:
-    """The Keras layer or model, built before, with these params. All of them are checked before one is written.
+    """Copies parameters of our layer or classifier into a Keras layer or model, in place.
+
+    All of them are checked before any is written.
+
+    Args:
+      params: `{"params": …}` or the tree inside it.
+      layer: the Keras layer or model that they are for, already built.
+
+    Returns:
+      The layer or model.
 
     Raises:
-      ValueError: one line with the name, both shapes or both dtypes.
+      ValueError: one line with the parameter and both shapes or dtypes; and what `from_keras` raises for the layer.
     """
     arrays = parameters(params)
     if kind_of(layer) in MODELS:
@@ -61,7 +78,7 @@ def _attention(layer: Any, version: Version | None) -> nn.Module:
 
 
 def _multi_head(layer: Any, version: Version | None) -> nn.Module:
-    refuse(layer, use_gate=False, sliding_window=None)
+    require(layer, use_gate=False, sliding_window=None)
     config = layer.get_config()
     axes, shape = config["attention_axes"], config["output_shape"]
     return ours.MultiHeadAttention(
@@ -77,7 +94,7 @@ def _multi_head(layer: Any, version: Version | None) -> nn.Module:
 
 
 def _group_query(layer: Any, version: Version | None) -> nn.Module:
-    refuse(layer, use_gate=False, sliding_window=None)
+    require(layer, use_gate=False, sliding_window=None)
     names = ("head_dim", "num_query_heads", "num_key_value_heads", "dropout", "use_bias")
     return ours.GroupQueryAttention(**{name: getattr(layer, name) for name in names}, version=version)
 

@@ -1,4 +1,4 @@
-"""The weights of single Keras layers, read and written under our names. Keras itself is never imported."""
+"""Reads and writes the weights of single Keras layers under the names of our parameters. Keras is not imported."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from attn.parity.trees import Arrays, check_like
 
-LAYERS = ("Attention", "AdditiveAttention", "MultiHeadAttention", "GroupQueryAttention")  # those with a counterpart here
+LAYERS = ("Attention", "AdditiveAttention", "MultiHeadAttention", "GroupQueryAttention")  # those that can be converted
 
 
 def kind_of(layer: Any) -> str:
-    """Its class' name, in Keras 3.15's spelling where that changed. A class of someone else's may compute anything."""
+    """The name of the layer's class, as Keras 3.15 spells it; with the module in front where the class is not Keras' own."""
     module, name = type(layer).__module__, type(layer).__name__
     if module.partition(".")[0] not in ("keras", "tf_keras"):
         return f"{module}.{name}"
@@ -21,30 +21,31 @@ def name_of(layer: Any) -> str:
     return f"Keras layer {getattr(layer, 'name', layer)!r}"
 
 
-def no_partner(layer: Any) -> ValueError:
-    partners = ", ".join(LAYERS)
-    return ValueError(f"{name_of(layer)} is a {kind_of(layer)}: there is a partner for {partners} and for models of them")
+def unsupported(layer: Any) -> ValueError:
+    """The error for a layer of another class."""
+    supported = ", ".join(LAYERS)
+    return ValueError(f"{name_of(layer)} is a {kind_of(layer)}: only {supported} and models of them can be converted")
 
 
-def refuse(layer: Any, **allowed: Any) -> None:
-    """Raises where the layer's config has another value in one of these fields; a field it lacks is as it should be."""
+def require(layer: Any, **required: Any) -> None:
+    """Raises ValueError where a field of the layer's config has neither the required value nor None. A field may be absent."""
     config = layer.get_config()
-    for field, value in allowed.items():
+    for field, value in required.items():
         if field in config and config[field] not in (value, None):
-            raise ValueError(f"{name_of(layer)} has {field}={config[field]!r}: only {value!r} has a partner here")
+            raise ValueError(f"{name_of(layer)} has {field}={config[field]!r}: only {value!r} can be converted")
 
 
 def arrays_of(layer: Any) -> Arrays:
-    """Its weights under our names."""
-    names = weight_names(layer)  # which refuses what is no layer
+    """The layer's weights by the names of our parameters. Raises ValueError where it is not built."""
+    names = weight_names(layer)  # raises for an object that is not a supported layer
     weights = layer.get_weights()
     if len(names) != len(weights):
-        raise ValueError(f"{name_of(layer)} has {len(weights)} weights where {len(names)} belong: is it built? Call it once")
+        raise ValueError(f"{name_of(layer)} has {len(weights)} weights instead of {len(names)}: call it once to build it")
     return {name: np.array(weight) for name, weight in zip(names, weights, strict=True)}
 
 
 def weight_names(layer: Any) -> list[str]:
-    """Our names of its weights, in Keras' order of them."""
+    """The names of our parameters for the layer's weights, in Keras' order."""
     config, kind = getattr(layer, "get_config", dict)(), kind_of(layer)
     if kind in ("MultiHeadAttention", "GroupQueryAttention"):
         parts = ("kernel", "bias") if config["use_bias"] else ("kernel",)
@@ -54,18 +55,18 @@ def weight_names(layer: Any) -> list[str]:
     if kind in ("Embedding", "LayerNormalization"):
         return {"Embedding": ["embedding"], "LayerNormalization": ["scale", "bias"]}[kind]
     if kind not in ("Attention", "AdditiveAttention"):
-        raise no_partner(layer)
+        raise unsupported(layer)
     names = ["scale"] if config["use_scale"] else []
     return [*names, "concat_score_weight"] if config.get("score_mode") == "concat" else names
 
 
 def read(layers: dict[str, Any]) -> Arrays:
-    """The arrays of the layers, each at its prefix."""
+    """The arrays of several layers, each under the layer's prefix."""
     return {prefix + name: array for prefix, layer in layers.items() for name, array in arrays_of(layer).items()}
 
 
 def write(arrays: Arrays, layers: dict[str, Any], owner: str) -> None:
-    """Arrays into the layers, each at its prefix, once all of them fit."""
+    """Writes arrays into several layers, each under the layer's prefix, after checking all of them."""
     check_like(arrays, read(layers), owner)
     for prefix, layer in layers.items():
         layer.set_weights([arrays[prefix + name] for name in weight_names(layer)])

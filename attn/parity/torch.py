@@ -1,8 +1,9 @@
-"""Weights of `torch.nn.MultiheadAttention` (PyTorch 2) to and from `attn.layers.keras.MultiHeadAttention`, bit for bit.
+"""Converts between `torch.nn.MultiheadAttention` (PyTorch 2) and `attn.layers.keras.MultiHeadAttention`, bit for bit.
 
-With E = N · H: PyTorch's matrices are `[out, in]`, its heads are contiguous rows, and `in_proj_weight` `[3E, E]` has the rows
-of query, key and value, in that order. With kdim or vdim they are q_proj_weight `[E, E]`, k_proj_weight `[E, kdim]` and
-v_proj_weight `[E, vdim]`; the biases stay together as `in_proj_bias` `[3E]`.
+Let E = N · H. PyTorch's matrices are `[out, in]`, and the output channels of a head are contiguous rows. `in_proj_weight`
+`[3E, E]` is packed: it has the rows of the query, key and value projections, in that order. A module with `kdim` or `vdim` has
+q_proj_weight `[E, E]`, k_proj_weight `[E, kdim]` and v_proj_weight `[E, vdim]` instead. The biases are always packed, as
+`in_proj_bias` `[3E]`.
 """
 
 from collections.abc import Mapping
@@ -15,29 +16,41 @@ from attn.parity.trees import Arrays, check_like, check_shapes, flatten, paramet
 
 _MODULE = "torch.nn.MultiheadAttention"
 _PROJECTIONS = ("query", "key", "value")
-_SEPARATE: tuple[str, ...] = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+_UNPACKED: tuple[str, ...] = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
 def from_torch(module: Any, *, num_heads: int | None = None) -> tuple[MultiHeadAttention, dict[str, Any]]:
-    """The layer and the `{"params": ...}` that compute what a `torch.nn.MultiheadAttention` computes.
+    """Converts a PyTorch attention module, or its `state_dict`, to our layer and its parameters.
 
-    The arrays are NumPy's, copies, in the module's dtype. The layer is called (query, value, key), PyTorch's module
-    (query, key, value). The layer's inputs are `[B, T, D]`: `batch_first` is no matter of the weights, so without it swap
-    the first two axes. True is masked in PyTorch's bool masks: give `attention_mask=~attn_mask` and
-    `value_mask=~key_padding_mask`. `is_causal` is `use_causal_mask`. A query with no key gives NaN there and weights of 0 here.
+    The layer computes what the module computes, with these differences:
+
+    - The layer is called as (query, value, key), the module as (query, key, value).
+    - The layer's inputs are `[B, T, D]`. For a module with `batch_first=False`, swap the first two axes of its inputs.
+    - True means masked in PyTorch's bool masks: pass `attention_mask=~attn_mask` and `value_mask=~key_padding_mask`.
+    - PyTorch's `is_causal` is the layer's `use_causal_mask`.
+    - For a query that may attend to no key, PyTorch gives NaN; our weights are 0.
 
     Args:
-      module: the module itself, or its `state_dict()` by name, of arrays of PyTorch, NumPy or JAX (so `load_weights` of a
-        file does, without PyTorch). A state_dict knows of no dropout, which is 0 then, nor of `add_zero_attn`.
-      num_heads: needed with a state_dict, which does not tell.
+      module: the module, or its `state_dict()` with arrays of PyTorch, NumPy or JAX. The result of `load_weights` will do, and
+        then PyTorch is not needed. A state_dict contains neither the dropout rate, which is then set to 0, nor
+        `add_zero_attn`.
+      num_heads: the number of heads; must be given with a state_dict, which does not contain it.
+
+    Returns:
+      The layer and its `{"params": ...}`: NumPy arrays, copied, in the module's dtype.
 
     Raises:
-      ValueError: one line, for `add_bias_kv`, `add_zero_attn`, another class, and names or shapes that are not the module's.
+      ValueError: one line, for `add_bias_kv`, `add_zero_attn`, another class, and names or shapes that are not those of the
+        module.
+
+    Example:
+      >>> layer, params = attn.parity.from_torch(module)
+      >>> output = layer.apply(params, query, value, key)
     """
     weights, num_heads, dropout = _read(module, num_heads)
     for name in ("bias_k", "bias_v"):
         if name in weights:
-            raise ValueError(f"add_bias_kv=True ({name}) has no place in attn.layers.keras.MultiHeadAttention")
+            raise ValueError(f"add_bias_kv=True ({name}) is not supported: only False can be converted")
     arrays = parameters(weights)
     head_dim, embed_dim = _check_weights(arrays, num_heads)
     layer = MultiHeadAttention(
@@ -52,48 +65,53 @@ def from_torch(module: Any, *, num_heads: int | None = None) -> tuple[MultiHeadA
 
 
 def to_torch(params: Any, module: Any) -> Any:
-    """Copies parameters of our layer into a `torch.nn.MultiheadAttention`, in place, and returns the module.
+    """Copies parameters of our layer into a PyTorch module, in place. Everything is checked before anything is written.
 
-    `params` is `{"params": ...}` or the tree inside it. Everything is checked before anything is written.
+    Args:
+      params: the layer's `{"params": ...}` or the tree inside it.
+      module: the `torch.nn.MultiheadAttention` that they are for.
+
+    Returns:
+      The module.
 
     Raises:
-      ValueError: one line with the parameter and both shapes or dtypes, or as `from_torch` about the module.
+      ValueError: one line with the parameter and both shapes or dtypes; and what `from_torch` raises for the module.
     """
     arrays = parameters(params)
     _, variables = from_torch(module)
     check_like(arrays, flatten(variables["params"]), "the module")
     targets = dict(module.named_parameters())
     for name, array in _to_rows(arrays, packed="in_proj_weight" in targets).items():
-        exact = array if array.dtype.kind == "f" else array.astype(np.float32)  # bfloat16, which PyTorch takes from no array
+        exact = array if array.dtype.kind == "f" else array.astype(np.float32)  # bfloat16: PyTorch reads no such array
         targets[name].detach().copy_(targets[name].new_tensor(exact))
     return module
 
 
 def _read(module: Any, num_heads: int | None) -> tuple[Mapping[str, Any], int, float]:
-    """The state_dict of a module or of itself, the number of heads and the dropout."""
+    """The state_dict, the number of heads and the dropout rate; `module` may be the state_dict."""
     if isinstance(module, Mapping):
         if num_heads is None:
-            raise ValueError("num_heads=None: the weights alone do not tell it")
+            raise ValueError("num_heads=None: it must be given with a state_dict, which does not contain it")
         return module, num_heads, 0.0
     name = f"{type(module).__module__}.{type(module).__qualname__}"
     if name != "torch.nn.modules.activation.MultiheadAttention":  # a subclass may compute anything
         raise ValueError(f"module is a {name}, not a {_MODULE} or its state_dict")
     if module.add_zero_attn:
-        raise ValueError("add_zero_attn=True has no place in attn.layers.keras.MultiHeadAttention")
+        raise ValueError("add_zero_attn=True is not supported: only False can be converted")
     if num_heads not in (None, module.num_heads):
-        raise ValueError(f"num_heads={num_heads}, and the module has {module.num_heads}")
+        raise ValueError(f"num_heads={num_heads}, but the module has {module.num_heads}")
     return module.state_dict(), module.num_heads, module.dropout
 
 
 def _check_weights(arrays: Arrays, num_heads: int) -> tuple[int, int]:
-    """H and E."""
+    """Checks names and shapes. Returns H and E."""
     E = next(iter(width(arrays, "out_proj.weight", 0)), 0)
     if num_heads < 1 or E % num_heads:
         raise ValueError(f"embed_dim={E} is not divisible by num_heads={num_heads}")
     shapes: dict[str, tuple[int, ...]] = {"out_proj.weight": (E, E)}
-    if any(name in arrays for name in _SEPARATE):
+    if any(name in arrays for name in _UNPACKED):
         shapes["q_proj_weight"] = (E, E)
-        shapes |= {name: (E, *width(arrays, name, 1)) for name in _SEPARATE[1:]}
+        shapes |= {name: (E, *width(arrays, name, 1)) for name in _UNPACKED[1:]}
     else:
         shapes["in_proj_weight"] = (3 * E, E)
     if any(name in arrays for name in ("in_proj_bias", "out_proj.bias")):
@@ -104,7 +122,7 @@ def _check_weights(arrays: Arrays, num_heads: int) -> tuple[int, int]:
 
 def _from_rows(arrays: Arrays, num_heads: int) -> dict[str, Any]:
     packed = "in_proj_weight" in arrays
-    rows = np.split(arrays["in_proj_weight"], 3) if packed else [arrays[name] for name in _SEPARATE]
+    rows = np.split(arrays["in_proj_weight"], 3) if packed else [arrays[name] for name in _UNPACKED]
     flat = {f"{name}/kernel": _by_head(x.T, num_heads) for name, x in zip(_PROJECTIONS, rows, strict=True)}
     out = arrays["out_proj.weight"].T
     flat["attention_output/kernel"] = out.reshape(num_heads, -1, out.shape[1])
@@ -117,7 +135,7 @@ def _from_rows(arrays: Arrays, num_heads: int) -> dict[str, Any]:
 
 def _to_rows(arrays: Arrays, packed: bool) -> Arrays:
     rows = [arrays[f"{name}/kernel"].reshape(len(arrays[f"{name}/kernel"]), -1).T for name in _PROJECTIONS]
-    weights: Arrays = {"in_proj_weight": np.concatenate(rows)} if packed else dict(zip(_SEPARATE, rows, strict=True))
+    weights: Arrays = {"in_proj_weight": np.concatenate(rows)} if packed else dict(zip(_UNPACKED, rows, strict=True))
     out = arrays["attention_output/kernel"]
     weights["out_proj.weight"] = out.reshape(-1, out.shape[-1]).T
     if "attention_output/bias" in arrays:
@@ -127,5 +145,5 @@ def _to_rows(arrays: Arrays, packed: bool) -> Arrays:
 
 
 def _by_head(x: np.ndarray, num_heads: int) -> np.ndarray:
-    """`[..., E]` as `[..., N, H]`."""
+    """Reshapes `[..., E]` to `[..., N, H]`."""
     return np.ascontiguousarray(x).reshape(*x.shape[:-1], num_heads, -1)
