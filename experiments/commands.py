@@ -33,7 +33,7 @@ USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …], in a checkou
   reproduce   --workdir=DIR [--seeds=5] [--data_dir=DIR]
               Trains four models on IMDB and compares them with the curves of the blog post. About 84 minutes in all.
 
-The times are those of two CPU cores. README.md and docs/lab.md say more."""
+The times are those of two idle CPU cores. README.md and docs/lab.md say more."""
 
 INTERRUPTED = 130  # the exit code of Ctrl-C
 

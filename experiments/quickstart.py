@@ -11,15 +11,19 @@ from experiments.data import verdicts
 from experiments.data.verdicts import Review
 from experiments.metrics import BriefProgress
 
-DURATION = "one to two minutes on two CPU cores"
+DURATION = "one to two minutes on two idle CPU cores"
 HALF = 0.5  # the accuracy of every model without positions
 CLASSES = dict(zip(predict.LABELS, ("negative", "positive"), strict=True))
 
 
 class Model(NamedTuple):
-    """One of the models: a page of `configs/`, and the kind of positions that replaces the page's own.
+    """One of the models of the quickstart.
 
-    lowest, highest: Test accuracy over seeds 0 to 4, from `python scripts/verdicts_accuracy.py`.
+    Attributes:
+      page: The page of `configs/`.
+      positions: The kind of positions, which replaces that of the page.
+      lowest: The lowest test accuracy over seeds 0 to 4, from `python scripts/verdicts_accuracy.py`.
+      highest: The highest one.
     """
 
     page: str
@@ -37,11 +41,13 @@ class Model(NamedTuple):
 
     @property
     def expectation(self) -> str:
+        """What is said of the model before it trains."""
         if not self.learns:
             return f"must stay at {HALF:.3f}"
         return f"can learn, {self.lowest:.2f} to {self.highest:.2f} over five seeds"
 
     def config(self) -> settings.Config:
+        """Returns the config of the model on the embedded corpus."""
         config = settings.load_page(self.page, "verdicts")
         config.model.positions = self.positions
         return config
@@ -127,13 +133,13 @@ def _train(model: Model, folder: Path) -> dict[str, Any]:
 
 
 def _ask(folder: Path, reviews: Sequence[Review]) -> list[str]:
-    """What a trained model says of each review: "positive" or "negative"."""
+    """Returns what a trained model says of each review: "positive" or "negative"."""
     lines = predict.predict(run_folder.load(folder), [text.encode() for text, _ in reviews])
     return [CLASSES[json.loads(line)["label"]] for line in lines]
 
 
 def _answers(reviews: Sequence[Review], answers: Mapping[Model, Sequence[str]], results: Mapping[Model, Any]) -> str:
-    """The reviews, and a table of what each model says of them."""
+    """Returns the reviews and a table of what each model says of them."""
     letters, labels = "ABC", [tuple(CLASSES.values())[label] for _, label in reviews]
     lines = ["Three reviews of the test split, which no model has seen (B is the anagram of A):", ""]
     lines += [f"  {letter}  {text!r}" for letter, (text, _) in zip(letters, reviews, strict=True)]

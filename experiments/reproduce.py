@@ -77,14 +77,14 @@ def _planned(model: str, seed: int, data_dir: str | None, workdir: Path, ledger:
 def _announcement(missing: int, total: int) -> str:
     if not missing:
         return f"All {total} runs are finished: this takes a few seconds."
-    return f"{missing} of {total} runs are missing: {duration(missing * RUN_SECONDS)} on two CPU cores. It may be interrupted."
+    return f"{missing} of {total} runs are missing: {duration(missing * RUN_SECONDS)} on two CPU cores. It may be interrupted and started again."
 
 
 def _finish(run: Planned) -> Finished:
     """Returns a run from the ledger, else from its folder, else trains it. It is in the ledger afterwards."""
     model, config, folder, entry = run
     if not entry.exists():
-        if not run_folder.is_finished(folder, config):  # where it holds one of another config, `train` refuses
+        if not run_folder.is_finished(folder, config):  # `train` refuses a folder with a run of another config
             print(f"\n{model}, seed {config.seed}", flush=True)
             train.train(config, folder, model)
         first = {"config": settings.flatten(config) | {"data.dir": None}, "result": run_folder.read_result(folder)}
@@ -95,12 +95,12 @@ def _finish(run: Planned) -> Finished:
         first, *rows = map(json.loads, entry.read_text().splitlines())
         return Finished(first["result"], _complete(entry, rows, config))
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{entry} is damaged: {error}; remove it, and the run is taken from its folder or done again") from None
+        raise DataError(f"{entry} is damaged: {error}; remove it to take the run from its folder or to repeat it") from None
 
 
 def _complete(path: Path, rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
     if len(rows) != config.epochs:
-        raise DataError(f"{path} is damaged: it holds {len(rows)} of {config.epochs} epochs; remove it, and it is made again")
+        raise DataError(f"{path} is damaged: it holds {len(rows)} of {config.epochs} epochs; remove it to make it again")
     return rows
 
 

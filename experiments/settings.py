@@ -106,7 +106,7 @@ def near_field(field: str) -> str | None:
     group, _, name = field.rpartition(".")
     if field in GROUPS or name in ALIASES:
         return ALIASES.get(name)
-    typed = name if group in GROUPS else field  # a group that both have in common is no similarity
+    typed = name if group in GROUPS else field  # a common group does not make two names similar
     ratios = [(SequenceMatcher(None, typed, known.rpartition(".")[2]).ratio(), known) for known in RULES]
     similarity, nearest = max(ratios)
     return nearest if similarity >= _SIMILAR else None

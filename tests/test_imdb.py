@@ -155,5 +155,5 @@ def test_what_existed_before_a_failure_stays(small, tmp_path):
 @pytest.mark.parametrize("content", ["", "[]", json.dumps({})])
 def test_a_damaged_copy_is_named(tmp_path, content):
     (tmp_path / "metadata.json").write_text(content)
-    with pytest.raises(DataError, match=rf"^{tmp_path} is damaged \(metadata.json: .*\); remove it, and it is prepared again$"):
+    with pytest.raises(DataError, match=rf"^{tmp_path} is damaged \(metadata.json: .*\); remove it to prepare it again$"):
         imdb.prepared_sha256(tmp_path)

@@ -71,7 +71,7 @@ def test_test_is_not_read_before_it_is_asked_for(data_dir):
 def test_a_flipped_bit_is_noticed(data_dir, name):
     imdb_arrays.load(data_dir=data_dir)
     flip_a_bit(arrays_folder(data_dir) / name)
-    with pytest.raises(DataError, match=rf"^{arrays_folder(data_dir)} is damaged \(.*\); remove it, and it is made again$"):
+    with pytest.raises(DataError, match=rf"^{arrays_folder(data_dir)} is damaged \(.*\); remove it to make it again$"):
         imdb_arrays.load(data_dir=data_dir)
 
 
@@ -79,7 +79,7 @@ def test_a_flipped_bit_is_noticed(data_dir, name):
 def test_a_damaged_dataset_is_named(data_dir, name):
     path = data_dir / imdb_location.PREPARED / name
     path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(DataError, match=rf"^{path.parent} is damaged \(t.*\); remove it, and it is prepared again$"):
+    with pytest.raises(DataError, match=rf"^{path.parent} is damaged \(t.*\); remove it to prepare it again$"):
         imdb_arrays.load(data_dir=data_dir)
     assert {path.name for path in data_dir.iterdir()} == {"small.tgz", "imdb_labeled"}
 

@@ -198,7 +198,7 @@ def test_a_damaged_entry_is_refused(content: str, ledger: Path, trained: list[st
     entry = ledger / "runs" / f"single_head-seed_0-{settings.fingerprint(settings.load_page('single_head', 'imdb'))}.jsonl"
     entry.parent.mkdir()
     entry.write_text(content)
-    with pytest.raises(DataError, match=f"^{entry} is damaged: .*; remove it, and ") as refused:
+    with pytest.raises(DataError, match=f"^{entry} is damaged: .*; remove it to ") as refused:
         reproduce.reproduce(tmp_path / "work", 1, None, ledger)
     assert len(str(refused.value).splitlines()) == 1
     assert trained == []

@@ -57,7 +57,7 @@ def prepared_sha256(folder: Path) -> str:
         return str(json.loads((folder / "metadata.json").read_bytes())["archive_sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"metadata.json: {imdb_archive.one_line(error)}"
-        raise DataError(f"{folder} is damaged ({reason}); remove it, and it is prepared again") from error
+        raise DataError(f"{folder} is damaged ({reason}); remove it to prepare it again") from error
 
 
 @contextlib.contextmanager

@@ -102,7 +102,7 @@ def _read(prepared: Path, split: str) -> list[tuple[bytes, int]]:
         return list(imdb_builder.read(prepared, split))
     except Exception as error:  # tfds, protobuf and array_record raise errors of their own
         reason = f"{split}: {imdb_archive.one_line(error)}"
-        raise DataError(f"{prepared} is damaged ({reason}); remove it, and it is prepared again") from error
+        raise DataError(f"{prepared} is damaged ({reason}); remove it to prepare it again") from error
 
 
 def _arrays(encoder: Tokenizer, examples: Sequence[tuple[bytes, int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -137,5 +137,5 @@ def _checked(folder: Path, name: str) -> Path:
             raise ValueError("its sha256 is not the one in manifest.json")
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{name}: {imdb_archive.one_line(error)}"
-        raise DataError(f"{folder} is damaged ({reason}); remove it, and it is made again") from error
+        raise DataError(f"{folder} is damaged ({reason}); remove it to make it again") from error
     return folder / name
