@@ -77,7 +77,8 @@ def _planned(model: str, seed: int, data_dir: str | None, workdir: Path, ledger:
 def _announcement(missing: int, total: int) -> str:
     if not missing:
         return f"All {total} runs are finished: this takes a few seconds."
-    return f"{missing} of {total} runs are missing: {duration(missing * RUN_SECONDS)} on two CPU cores. It may be interrupted and started again."
+    time = duration(missing * RUN_SECONDS)
+    return f"{missing} of {total} runs are missing: {time} on two CPU cores. It may be interrupted and started again."
 
 
 def _finish(run: Planned) -> Finished:
