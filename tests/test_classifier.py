@@ -150,7 +150,7 @@ def test_mean_pool_by_hand():
 
 
 BAD = [
-    ("transformer", {"body": "lstm"}, "body='lstm' is none of attention, multi_head, transformer"),
+    ("transformer", {"body": "lstm"}, "body='lstm' is not one of attention, multi_head, transformer"),
     ("transformer", {"num_heads": 0}, "num_heads=0 is not positive"),
     ("transformer", {"num_classes": 1}, "num_classes=1 is less than 2"),
     ("transformer", {"dropout_rate": 1.5}, r"dropout_rate=1.5 is not in \[0, 1\)"),
@@ -159,12 +159,16 @@ BAD = [
     (
         "transformer",
         {"positions": "rotery"},
-        "positions='rotery' is none of none, learned, sinusoidal, sinusoidal_split, rotary",
+        "positions='rotery' is not one of none, learned, sinusoidal, sinusoidal_split, rotary",
     ),
-    ("single_head", {"positions": "t5"}, "positions='t5' is inside heads, and body 'attention' has no projections to them"),
-    ("multi_head", {"positions": "rotary", "key_dim": 3}, "key_dim=3 is odd: positions='rotary' turns pairs"),
-    ("transformer", {"positions": "sinusoidal_split", "embed_dim": 5}, "embed_dim=5 is odd: positions='sinusoidal_split' has"),
-    ("multi_head", {"num_layers": 3}, r"output_dims=\(16, 20\) does not hold num_layers=3 positive sizes"),
+    ("single_head", {"positions": "t5"}, "positions='t5' acts inside of projected heads: body 'attention' has no"),
+    ("multi_head", {"positions": "rotary", "key_dim": 3}, "key_dim=3 is odd: positions='rotary' rotates pairs of channels"),
+    (
+        "transformer",
+        {"positions": "sinusoidal_split", "embed_dim": 5},
+        "embed_dim=5 is odd: positions='sinusoidal_split' pairs",
+    ),
+    ("multi_head", {"num_layers": 3}, r"output_dims=\(16, 20\) must be num_layers=3 positive sizes"),
 ]
 
 

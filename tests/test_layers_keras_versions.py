@@ -136,8 +136,8 @@ def test_each_family_has_its_limits_and_variances(name):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: keras.MultiHeadAttention(2, 3, version="2.12"), r"version='2.12' is none of '2.11', '3.15' or None"),
-        (lambda: keras.GroupQueryAttention(3, 2, 1, version="2.11"), r"version='2.11' is none of '3.15' or None"),
+        (lambda: keras.MultiHeadAttention(2, 3, version="2.12"), r"version='2.12' is not one of '2.11', '3.15' or None"),
+        (lambda: keras.GroupQueryAttention(3, 2, 1, version="2.11"), r"version='2.11' is not one of '3.15' or None"),
         (lambda: keras.GroupQueryAttention(3, 3, 2), r"num_query_heads=3 is not a multiple of num_key_value_heads=2"),
         (
             lambda: keras.MultiHeadAttention(2, 3, initializer="keras_2.1"),
@@ -145,12 +145,12 @@ def test_each_family_has_its_limits_and_variances(name):
         ),
         (
             lambda: keras.MultiHeadAttention(2, 3, attention_axes=2),
-            r"attention_axes=2 must be different axes of inputs of rank 3",
+            r"attention_axes=2 must be distinct axes of inputs of rank 3",
         ),
         (lambda: keras.MultiHeadAttention(0, 3), r"num_heads=0 must be a positive int"),
         (lambda: keras.MultiHeadAttention(2, 3, output_shape=(4, 0)), r"output_shape=0 must be a positive int"),
         (lambda: keras.MultiHeadAttention(2, 3, dropout=7.0), r"dropout=7.0 must be a number in \[0, 1\)"),
-        (lambda: keras.MultiHeadAttention(2, 3, attention_axes="1"), r"attention_axes='1' must be different axes of inputs"),
+        (lambda: keras.MultiHeadAttention(2, 3, attention_axes="1"), r"attention_axes='1' must be distinct axes of inputs"),
         (lambda: keras.GroupQueryAttention(3, 4, 0), r"num_key_value_heads=0 must be a positive int"),
         (lambda: keras.Attention(score_mode="general"), r"score_mode='general' is neither 'dot' nor 'concat'"),
     ],
@@ -163,8 +163,11 @@ def test_what_is_no_layer_is_refused(make, message):
 @pytest.mark.parametrize(
     "masks, message",
     [
-        ({"attention_mask": np.ones((4, 5))}, r"attention_mask is float64: it must be bool, True means may attend"),
-        ({"attention_mask": np.ones((5, 4), bool)}, r"attention_mask \(5, 4\) must end in \(4, 5\), queries and keys"),
+        ({"attention_mask": np.ones((4, 5))}, r"attention_mask is float64: it must be bool, where True means may attend"),
+        (
+            {"attention_mask": np.ones((5, 4), bool)},
+            r"attention_mask \(5, 4\) must end in \(4, 5\), the axes of queries and keys",
+        ),
         ({"value_mask": np.ones((2, 4), bool)}, r"value_mask \(2, 4\) must be \(2, 5\)"),
         ({"value_mask": np.ones((2, 5), int)}, r"value_mask is int64: it must be bool"),
         ({"query_mask": np.ones((2, 4))}, r"query_mask is float64: it must be bool"),

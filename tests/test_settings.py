@@ -198,13 +198,13 @@ def test_an_unknown_field_that_is_like_none_is_told_which_there_are(field: str, 
     [
         ({"model.body": "attention"}, "num_heads=2, key_dim=16: body 'attention' has no projections"),
         ({"model.body": "attention", "model.num_heads": 1, "model.key_dim": 3}, "num_heads=1, key_dim=3"),
-        ({"model.body": "multi_head"}, r"output_dims=\(16, 20\) does not hold num_layers=1 positive sizes"),
-        ({"model.body": "multi_head", "model.num_layers": 3}, r"output_dims=\(16, 20\) does not hold num_layers=3"),
-        ({"model.positions": "rotary", "model.key_dim": 3}, "key_dim=3 is odd: positions='rotary' turns pairs"),
-        ({"model.positions": "sinusoidal", "model.embed_dim": 5}, "embed_dim=5 is odd: positions='sinusoidal' has"),
+        ({"model.body": "multi_head"}, r"output_dims=\(16, 20\) must be num_layers=1 positive sizes"),
+        ({"model.body": "multi_head", "model.num_layers": 3}, r"output_dims=\(16, 20\) must be num_layers=3"),
+        ({"model.positions": "rotary", "model.key_dim": 3}, "key_dim=3 is odd: positions='rotary' rotates pairs of channels"),
+        ({"model.positions": "sinusoidal", "model.embed_dim": 5}, "embed_dim=5 is odd: positions='sinusoidal' pairs"),
         (
             {"model.positions": "alibi", "model.body": "attention", "model.num_heads": 1},
-            "positions='alibi' is inside heads, and body 'attention' has no projections to them",
+            "positions='alibi' acts inside of projected heads: body 'attention' has no projections",
         ),
     ],
 )

@@ -1,11 +1,12 @@
 """The attention layers of "Dive into Deep Learning" (d2l 1.0, sections 11.3 and 11.5) in linen.
 
-Parameters have the names and shapes of the book's JAX version. As there, layers are called with
-`(queries, keys, values, valid_lens)`, and key i of a query may be attended where i < its valid length: `valid_lens` is
-integers `[B]`, one for each example, `[B, T]`, one for each query, or None. Three things differ. `deterministic=True` stands
-for the book's `training=False`. A layer returns its output alone, and the weights have a method. A query of length 0 gets
-weights and output 0, as everywhere in `attn`, where the book's `masked_softmax` is uniform over the masked keys. In the
-layers no `[T, S]` array is made but by `attention_weights`.
+The parameters have the names and shapes of the book's JAX version, and the layers are called in the same way, as
+`(queries, keys, values, valid_lens)`. `valid_lens` holds integers, `[B]` with one length for each example or `[B, T]` with one
+for each query: a query may attend to key i where i is less than its valid length. None means to all keys.
+
+There are three differences from the book. `deterministic=True` replaces `training=False`. A layer returns its output only; the
+weights are returned by the method `attention_weights`, and no other method creates a `[T, S]` array. A query whose valid length
+is 0 gets weights and an output of 0, as everywhere in `attn`; the book's weights are uniform there.
 """
 
 from typing import Any
@@ -21,11 +22,19 @@ from attn.shapes import Array
 
 
 def masked_softmax(X: Array, valid_lens: Array | None) -> Array:  # noqa: N803 the book's name
-    """Softmax of scores `[B, Q, K]` over their last axis, those at and after the valid length replaced by −1e6 (11.3.2.1).
+    """Softmax over the last axis, after the scores at and after the valid length have been replaced by −1e6.
 
-    `valid_lens` is `[B]`, `[B, Q]` or None. A row of length 0 is uniform over all K, as in the book: the layers give 0 there.
-    Computed in at least float32, in which −1e6 is finite; the result has the dtype of `X`.
-    Raises ValueError where `X` is not floating point of three axes, or `valid_lens` not integers of such a shape.
+    Source: d2l 1.0, section 11.3.2.1. A row whose valid length is 0 is uniform, as in the book; our layers give 0 there.
+
+    Args:
+      X: scores, floating point, `[B, Q, K]`.
+      valid_lens: integers `[B]` or `[B, Q]`; None means that all scores are valid.
+
+    Returns:
+      The weights, `[B, Q, K]`, in the dtype of `X`. They are computed in at least float32, because −1e6 is infinite in float16.
+
+    Raises:
+      ValueError: `X` is not floating point or does not have three axes, or `valid_lens` has another dtype or shape.
     """
     if X.ndim != 3 or not jnp.issubdtype(X.dtype, jnp.floating):
         raise ValueError(f"X {X.shape} of {X.dtype} must be floating point scores [B, Q, K]")
@@ -38,7 +47,7 @@ def masked_softmax(X: Array, valid_lens: Array | None) -> Array:  # noqa: N803 t
 
 
 class WithDropout(nn.Module):
-    """A module with a field `dropout`, a rate in [0, 1). Raises ValueError at construction where it is not."""
+    """The base of the modules with a field `dropout`; raises ValueError at construction unless it is a rate in [0, 1)."""
 
     def __post_init__(self) -> None:
         check_rate("dropout", getattr(self, "dropout", None))
@@ -46,24 +55,41 @@ class WithDropout(nn.Module):
 
 
 class _Attention(WithDropout):
-    """What the layers have in common. `_heads` says what of the inputs attends to what, `_merged` what becomes of it."""
+    """The base of the layers. A subclass may override `_heads`, which projects and splits, and `_merge_heads`, its inverse."""
 
     def __call__(
         self, queries: Array, keys: Array, values: Array, valid_lens: Array | None = None, *, deterministic: bool = True
     ) -> Array:
-        """`[B, T, D]`, `[B, S, D']`, `[B, S, V]` to `[B, T, V]`, or `[B, T, num_hiddens]` where values are projected.
+        """Applies the layer.
 
-        The rng named "dropout" is needed unless `deterministic`: it drops weights.
-        Raises ValueError where shapes disagree, or `valid_lens` is not integers `[B]` or `[B, T]`.
+        Args:
+          queries: `[B, T, D]`.
+          keys: `[B, S, D']`.
+          values: `[B, S, V]`.
+          valid_lens: integers `[B]` or `[B, T]`: how many keys, from the first, the queries may attend to. None means all.
+          deterministic: False applies dropout to the weights, and needs the rng named "dropout".
+
+        Returns:
+          `[B, T, V]`; `[B, T, num_hiddens]` from MultiHeadAttention, which projects the values.
+
+        Raises:
+          ValueError: the shapes do not match, or `valid_lens` has another dtype or shape.
         """
         options = self._options(queries, keys, values, valid_lens)
         rate = getattr(self, "dropout", 0.0)
         if rate and not deterministic:
             options |= {"dropout_rate": rate, "dropout_rng": self.make_rng("dropout")}
-        return self._merged(attend(*self._heads(queries, keys, values), **options))
+        return self._merge_heads(attend(*self._heads(queries, keys, values), **options))
 
     def attention_weights(self, queries: Array, keys: Array, values: Array, valid_lens: Array | None = None) -> Array:
-        """`[B · num_heads, T, S]` before dropout; the heads of example 0 come first. Called for the same as the layer."""
+        """The weights before dropout, for the same arguments as a call.
+
+        Returns:
+          `[B · num_heads, T, S]`, as in the book: first all heads of example 0, then those of example 1, and so on.
+
+        Example:
+          >>> weights = layer.apply(params, queries, keys, values, valid_lens, method="attention_weights")
+        """
         options = self._options(queries, keys, values, valid_lens)
         weights = attention_weights(*self._heads(queries, keys, values), **options)
         return weights.reshape(weights.shape[0] * weights.shape[1], *weights.shape[2:])
@@ -82,20 +108,31 @@ class _Attention(WithDropout):
     def _heads(self, queries: Array, keys: Array, values: Array) -> tuple[Array, Array, Array]:
         return queries[..., None, :], keys[..., None, :], values[..., None, :]  # one head
 
-    def _merged(self, heads: Array) -> Array:
+    def _merge_heads(self, heads: Array) -> Array:
         return heads.reshape(*heads.shape[:-2], heads.shape[-2] * heads.shape[-1])
 
 
 class DotProductAttention(_Attention):
-    """softmax(queries keysᵀ / √D) values, without parameters (11.3.3); `attention_weights` are `[B, T, S]`."""
+    """Scaled dot-product attention: softmax(queries keysᵀ / √D) values. It has no parameters.
+
+    Source: d2l 1.0, section 11.3.3.
+
+    Attributes:
+      dropout: the rate for the weights.
+    """
 
     dropout: float
 
 
 class AdditiveAttention(_Attention):
-    """w_vᵀ tanh(W_q q + W_k k), for queries and keys of any two sizes (11.3.4); `attention_weights` are `[B, T, S]`.
+    """Additive attention: the score is w_vᵀ tanh(W_q q + W_k k). Queries and keys may have different sizes.
 
-    Parameters: W_q `(D, num_hiddens)`, W_k `(D', num_hiddens)` and w_v `(num_hiddens, 1)`, without biases.
+    Source: d2l 1.0, section 11.3.4; Bahdanau et al. 2015. The parameters are W_q `[D, num_hiddens]`, W_k `[D', num_hiddens]`
+    and w_v `[num_hiddens, 1]`, without biases.
+
+    Attributes:
+      num_hiddens: the size of the projected queries and keys.
+      dropout: the rate for the weights.
     """
 
     num_hiddens: int
@@ -114,7 +151,7 @@ class AdditiveAttention(_Attention):
 
 
 class _Column(nn.Module):
-    """The kernel of a Dense with one output: the score takes the vector, not the product."""
+    """The kernel `[size, 1]` of a Dense layer with one output, as a vector, which is what the additive score needs."""
 
     size: int
 
@@ -124,17 +161,28 @@ class _Column(nn.Module):
 
 
 class MultiHeadAttention(_Attention):
-    """W_o of num_heads dot products side by side, each of num_hiddens / num_heads channels (11.5.2).
+    """Multi-head attention: W_o applied to the concatenated outputs of `num_heads` scaled dot-product attentions.
 
-    W_q, W_k, W_v and W_o all map to `num_hiddens`, with biases only where `bias`. Head n has the n-th run of channels.
-    Raises ValueError at construction where `num_heads` does not divide `num_hiddens`.
+    Source: d2l 1.0, section 11.5.2; Vaswani et al. 2017, section 3.2.2. The parameters are W_q, W_k, W_v and W_o, each a Dense
+    layer with `num_hiddens` outputs. Head n reads the n-th contiguous group of num_hiddens / num_heads channels.
+
+    Attributes:
+      num_hiddens: the size of the projections and of the output; a multiple of `num_heads`.
+      num_heads: the number of heads.
+      dropout: the rate for the weights.
+      bias: whether the projections have biases.
+      sizes: the sizes of keys, queries and values, which a call then checks; None accepts any. See `of_sizes`.
+
+    Raises:
+      ValueError: at construction, where `num_heads` does not divide `num_hiddens` or `dropout` is not a rate; in a call, where
+        an input has another size than `sizes`.
     """
 
     num_hiddens: int
     num_heads: int
     dropout: float
     bias: bool = False
-    sizes: tuple[int, int, int] | None = None  # channels of keys, queries and values; None takes them as they come
+    sizes: tuple[int, int, int] | None = None
 
     @classmethod
     def of_sizes(
@@ -147,7 +195,11 @@ class MultiHeadAttention(_Attention):
         dropout: float,
         bias: bool = False,
     ) -> "MultiHeadAttention":
-        """By the book's older signature. A call raises ValueError where its inputs have other sizes than these."""
+        """Constructs the layer with the signature of the book's older versions, which gives the sizes of the inputs.
+
+        Raises:
+          ValueError: as the constructor; and in a call, where an input has another size.
+        """
         return cls(num_hiddens, num_heads, dropout, bias, (key_size, query_size, value_size))
 
     def __post_init__(self) -> None:
@@ -160,7 +212,7 @@ class MultiHeadAttention(_Attention):
 
     def _heads(self, queries: Array, keys: Array, values: Array) -> tuple[Array, Array, Array]:
         inputs = {"key": keys, "query": queries, "value": values}
-        for (name, x), size in zip(inputs.items(), self.sizes or (), strict=False):  # none where there are no sizes
+        for (name, x), size in zip(inputs.items(), self.sizes or (), strict=False):  # without sizes, nothing is checked
             if x.shape[-1] != size:
                 raise ValueError(f"{name}_size={size} is not the last axis of {x.shape}")
         return self._split(self.W_q(queries)), self._split(self.W_k(keys)), self._split(self.W_v(values))
@@ -168,8 +220,8 @@ class MultiHeadAttention(_Attention):
     def _split(self, x: Array) -> Array:
         return x.reshape(*x.shape[:-1], self.num_heads, x.shape[-1] // self.num_heads)  # [B, T, num_hiddens] to [B, T, N, H]
 
-    def _merged(self, heads: Array) -> Array:
-        return self.W_o(super()._merged(heads))
+    def _merge_heads(self, heads: Array) -> Array:
+        return self.W_o(super()._merge_heads(heads))
 
 
 def _checked_lengths(valid_lens: Array, batch: int, queries: int) -> Array:
@@ -178,4 +230,4 @@ def _checked_lengths(valid_lens: Array, batch: int, queries: int) -> Array:
         raise ValueError(f"valid_lens is {lengths.dtype}: it must be integers")
     if lengths.shape not in ((batch,), (batch, queries)):
         raise ValueError(f"valid_lens {lengths.shape} must be {(batch,)} or {(batch, queries)}: [B], or [B, T] for each query")
-    return jnp.clip(lengths, 0, jnp.iinfo(jnp.int32).max).astype(jnp.int32)  # a wider type would wrap
+    return jnp.clip(lengths, 0, jnp.iinfo(jnp.int32).max).astype(jnp.int32)  # clip first, because a cast from int64 would wrap

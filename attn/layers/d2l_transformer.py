@@ -1,7 +1,7 @@
 """The Transformer encoder of "Dive into Deep Learning" (d2l 1.0, sections 11.6.3 and 11.7) in linen.
 
-Parameters have the names and shapes of the book's JAX version. `valid_lens` and `deterministic` are those of
-`attn.layers.d2l`; the rng named "dropout" is needed unless `deterministic`.
+The parameters have the names and shapes of the book's JAX version. `valid_lens` is as in `attn.layers.d2l`. With
+`deterministic=False`, dropout is applied and needs the rng named "dropout".
 """
 
 import math
@@ -15,9 +15,18 @@ from attn.shapes import Array, Tokens
 
 
 class PositionalEncoding(WithDropout):
-    """Dropout(X + P[: T]), where P[i, 2j] is sin(i / 10000^(2j / num_hiddens)) and P[i, 2j + 1] its cosine (11.6.3).
+    """Adds sinusoidal position encodings: Dropout(X + P[:T]).
 
-    Raises ValueError where `num_hiddens` is odd, at construction.
+    P[i, 2j] = sin(i / 10000^(2j / num_hiddens)), and P[i, 2j + 1] is the cosine of the same angle. Source: d2l 1.0, section
+    11.6.3; Vaswani et al. 2017, section 3.5.
+
+    Attributes:
+      num_hiddens: the size of the inputs; even.
+      dropout: the rate for the sum.
+      max_len: the largest length T that a call accepts.
+
+    Raises:
+      ValueError: at construction, where `num_hiddens` is not positive and even or `dropout` is not a rate.
     """
 
     num_hiddens: int
@@ -26,36 +35,49 @@ class PositionalEncoding(WithDropout):
 
     def __post_init__(self) -> None:
         if self.num_hiddens < 2 or self.num_hiddens % 2:
-            raise ValueError(f"num_hiddens={self.num_hiddens} is not positive and even: each sine has its cosine")
+            raise ValueError(f"num_hiddens={self.num_hiddens} is not positive and even: each sine is paired with a cosine")
         super().__post_init__()
 
     @nn.compact
     def __call__(self, X: Array, *, deterministic: bool = True) -> Array:  # noqa: N803 the book's name
-        """`[B, T, num_hiddens]` to the same. Raises ValueError for another last axis, or T above `max_len`."""
+        """`[B, T, num_hiddens]` to the same shape. Raises ValueError for another last axis, and for T above `max_len`."""
         if X.shape[-1] != self.num_hiddens:
             raise ValueError(f"num_hiddens={self.num_hiddens} is not the last axis of {X.shape}")
         if (length := X.shape[-2]) > self.max_len:
             raise ValueError(f"X {X.shape} is longer than max_len={self.max_len} positions")
-        placed = (X + sinusoidal(length, self.num_hiddens, interleaved=True)).astype(X.dtype)
-        return Dropout(self.dropout, deterministic)(placed)
+        encoded = (X + sinusoidal(length, self.num_hiddens, interleaved=True)).astype(X.dtype)
+        return Dropout(self.dropout, deterministic)(encoded)
 
 
 class AddNorm(WithDropout):
-    """LayerNorm(X + Dropout(Y)) over the last axis (11.7.3). Its epsilon is Flax's 1e-6, where the torch version has 1e-5."""
+    """A residual connection, then layer normalisation over the last axis: LayerNorm(X + Dropout(Y)).
+
+    Source: d2l 1.0, section 11.7.3. The epsilon is 1e-6, as in the book's JAX version; its PyTorch version has 1e-5.
+
+    Attributes:
+      dropout: the rate for Y.
+    """
 
     dropout: float
 
     @nn.compact
     def __call__(self, X: Array, Y: Array, *, deterministic: bool = True) -> Array:  # noqa: N803 the book's names
-        """Two arrays of one shape to the same. Raises ValueError where the shapes differ."""
+        """Two arrays of the same shape to one of that shape. Raises ValueError where the shapes differ."""
         if X.shape != Y.shape:
-            raise ValueError(f"X {X.shape} and Y {Y.shape} differ: a residual connection needs one shape")
+            raise ValueError(f"X {X.shape} and Y {Y.shape} differ: a residual connection needs equal shapes")
         dropped = Dropout(self.dropout, deterministic)(Y)
         return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False)(X + dropped)
 
 
 class PositionWiseFFN(nn.Module):
-    """dense2(relu(dense1(X))), the same at every position (11.7.2)."""
+    """The position-wise feed-forward network dense2(relu(dense1(X))), the same at every position.
+
+    Source: d2l 1.0, section 11.7.2.
+
+    Attributes:
+      ffn_num_hiddens: the size of the hidden layer.
+      ffn_num_outputs: the size of the output.
+    """
 
     ffn_num_hiddens: int
     ffn_num_outputs: int
@@ -70,9 +92,19 @@ class PositionWiseFFN(nn.Module):
 
 
 class TransformerEncoderBlock(nn.Module):
-    """Self-attention, then a position-wise network, each followed by `AddNorm` (11.7.4); `use_bias` is the attention's.
+    """Self-attention, then a position-wise feed-forward network, each followed by `AddNorm`.
 
-    Raises ValueError at construction where `num_heads` does not divide `num_hiddens`.
+    Source: d2l 1.0, section 11.7.4.
+
+    Attributes:
+      num_hiddens: the size of inputs and output; a multiple of `num_heads`.
+      ffn_num_hiddens: the size of the hidden layer of the feed-forward network.
+      num_heads: the number of heads.
+      dropout: the rate for the attention weights and for the output of both sub-layers.
+      use_bias: whether the projections of the attention have biases.
+
+    Raises:
+      ValueError: at construction, where `num_heads` does not divide `num_hiddens` or `dropout` is not a rate.
     """
 
     num_hiddens: int
@@ -82,7 +114,9 @@ class TransformerEncoderBlock(nn.Module):
     use_bias: bool = False
 
     def __post_init__(self) -> None:
-        MultiHeadAttention(self.num_hiddens, self.num_heads, self.dropout, parent=None)  # `setup` would refuse later
+        MultiHeadAttention(
+            self.num_hiddens, self.num_heads, self.dropout, parent=None
+        )  # raises now; `setup` runs only in a call
         super().__post_init__()
 
     def setup(self) -> None:
@@ -92,16 +126,25 @@ class TransformerEncoderBlock(nn.Module):
         self.addnorm2 = AddNorm(self.dropout)
 
     def __call__(self, X: Array, valid_lens: Array | None = None, *, deterministic: bool = True) -> Array:  # noqa: N803
-        """`[B, T, num_hiddens]` to the same."""
+        """`[B, T, num_hiddens]` to the same shape."""
         attended = self.attention(X, X, X, valid_lens, deterministic=deterministic)
         Y = self.addnorm1(X, attended, deterministic=deterministic)
         return self.addnorm2(Y, self.ffn(Y), deterministic=deterministic)
 
 
 class TransformerEncoder(nn.Module):
-    """Embeddings times √num_hiddens plus `PositionalEncoding`, then `num_blks` blocks (11.7.4).
+    """Token embeddings times √num_hiddens, then `PositionalEncoding` and `num_blks` blocks.
 
-    Raises ValueError at construction where `num_hiddens` is odd, or `num_heads` does not divide it.
+    Source: d2l 1.0, section 11.7.4.
+
+    Attributes:
+      vocab_size: the number of tokens.
+      num_hiddens: the size of embeddings and output; even, and a multiple of `num_heads`.
+      num_blks: the number of blocks.
+      ffn_num_hiddens, num_heads, dropout, use_bias: as in `TransformerEncoderBlock`.
+
+    Raises:
+      ValueError: at construction, where `num_hiddens` is odd, `num_heads` does not divide it or `dropout` is not a rate.
     """
 
     vocab_size: int
@@ -113,7 +156,7 @@ class TransformerEncoder(nn.Module):
     use_bias: bool = False
 
     def __post_init__(self) -> None:
-        PositionalEncoding(self.num_hiddens, self.dropout, parent=None)  # `setup` would refuse later
+        PositionalEncoding(self.num_hiddens, self.dropout, parent=None)  # raises now; `setup` runs only in a call
         TransformerEncoderBlock(self.num_hiddens, self.ffn_num_hiddens, self.num_heads, self.dropout, parent=None)
         super().__post_init__()
 
@@ -126,7 +169,7 @@ class TransformerEncoder(nn.Module):
         ]
 
     def __call__(self, tokens: Tokens, valid_lens: Array | None = None, *, deterministic: bool = True) -> Array:
-        """`[B, T]` to `[B, T, num_hiddens]`. Raises ValueError where T is above 1000."""
+        """Tokens `[B, T]` to `[B, T, num_hiddens]`. Raises ValueError where T is above 1000."""
         X = self.pos_encoding(self.embedding(tokens) * math.sqrt(self.num_hiddens), deterministic=deterministic)
         for blk in self.blks:
             X = blk(X, valid_lens, deterministic=deterministic)

@@ -1,4 +1,4 @@
-"""linen's `Dense` and `Dropout`: the same parameters and numbers, in a form that XLA's CPU backend runs far faster."""
+"""linen's `Dense` and `Dropout` with the same parameters and semantics, written so that XLA's CPU backend runs them faster."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,8 +10,13 @@ from attn.shapes import Array
 class Dense(nn.Module):
     """`flax.linen.Dense`: x kernel + bias.
 
-    The kernel has an axis of size 1 in the middle. Without it XLA writes the kernel's gradient as a product of two transposed
-    arrays, which its CPU backend makes at a tenth of a core's speed.
+    In the product the kernel has an additional axis of size 1. Without that axis, XLA computes the kernel's gradient as a
+    product of two transposed arrays, for which its CPU backend reaches a tenth of a core's speed.
+
+    Attributes:
+      features: the size of the output.
+      kernel_init: the initialiser of the kernel `[D, features]`.
+      bias_init: the initialiser of the bias `[features]`.
     """
 
     features: int
@@ -27,14 +32,21 @@ class Dense(nn.Module):
 
 
 class Dropout(nn.Module):
-    """`flax.linen.Dropout`: a share `rate` of the numbers becomes 0, the others are divided by 1 − rate."""
+    """`flax.linen.Dropout`: each entry is set to 0 with probability `rate`; the others are divided by 1 − rate.
+
+    Srivastava et al. 2014.
+
+    Attributes:
+      rate: the probability, in [0, 1).
+      deterministic: True returns the input unchanged; otherwise the rng named "dropout" is needed.
+    """
 
     rate: float
     deterministic: bool
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Of the same shape and dtype; the rng named "dropout" is needed unless `deterministic`."""
+        """An array of any shape to one of the same shape and dtype."""
         if self.deterministic or self.rate == 0:
             return x
         keep = bernoulli(self.make_rng("dropout"), 1 - self.rate, x.shape)

@@ -1,4 +1,4 @@
-"""Text classifiers: embedding, a body of attention, mean pooling, logits."""
+"""Text classifiers: embedding, a body of attention layers, mean pooling, logits."""
 
 import dataclasses
 from typing import Any, Literal
@@ -19,14 +19,28 @@ _T5_BUCKETS = 32
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierConfig:
-    """What a classifier is. Sizes are positive; `__post_init__` raises ValueError with the field, the value and the rule.
+    """The architecture of a classifier.
 
-    body: "attention" is `num_layers` of Keras' Attention(use_scale=True), which has one head as wide as the embedding;
-    "multi_head" is `num_layers` of MultiHeadAttention, the i-th to `output_dims[i]` features; "transformer" is
-    `num_layers` of TransformerBlock. positions is one of `attn.positions.KINDS`: "learned" and the sinusoidal tables are
-    added to the embeddings, "rotary", "alibi" and "t5" are inside the attention of a body that projects to heads.
-    dropout_rate drops the output of every sub-layer of the body. mask_padding hides padding (token 0) from the keys and
-    from the pooling.
+    Attributes:
+      body: the layers between the embedding and the pooling, `num_layers` of them. "attention": Keras' Attention with
+        `use_scale=True`, which has one head of the embedding's size. "multi_head": MultiHeadAttention. "transformer":
+        TransformerBlock.
+      vocabulary_size: the number of tokens; token 0 is padding.
+      max_length: the number of positions of "learned".
+      num_classes: the number of classes.
+      embed_dim: the size of an embedding.
+      num_layers: the number of layers of the body.
+      num_heads: the number of heads of each layer; 1 for "attention".
+      key_dim: the channels of each head; `embed_dim` for "attention".
+      output_dims: for "multi_head", the size of each layer's output. The other bodies ignore it.
+      feedforward_dim: for "transformer", the size of the hidden layer. The other bodies ignore it.
+      positions: one of `attn.positions.KINDS`. "learned" and the two sinusoidal tables are added to the embeddings; "rotary",
+        "alibi" and "t5" act inside of the attention, and need a body that projects to heads.
+      dropout_rate: the rate for the output of each sub-layer of the body.
+      mask_padding: whether padding is masked in the attention and left out of the mean.
+
+    Raises:
+      ValueError: one line with the field, its value and the rule.
     """
 
     body: Literal["attention", "multi_head", "transformer"]
@@ -37,15 +51,15 @@ class ClassifierConfig:
     num_layers: int
     num_heads: int
     key_dim: int
-    output_dims: tuple[int, ...]  # multi_head alone
-    feedforward_dim: int  # transformer alone
+    output_dims: tuple[int, ...]
+    feedforward_dim: int
     positions: str
     dropout_rate: float
     mask_padding: bool
 
     def __post_init__(self):
         if self.body not in ("attention", "multi_head", "transformer"):
-            raise ValueError(f"body={self.body!r} is none of attention, multi_head, transformer")
+            raise ValueError(f"body={self.body!r} is not one of attention, multi_head, transformer")
         for field in ("vocabulary_size", "max_length", "embed_dim", "num_layers", "num_heads", "key_dim", "feedforward_dim"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)} is not positive")
@@ -59,30 +73,41 @@ class ClassifierConfig:
                 f"so num_heads is 1 and key_dim is embed_dim={self.embed_dim}"
             )
         if self.body == "multi_head" and (len(self.output_dims) != self.num_layers or min(self.output_dims) < 1):
-            raise ValueError(f"output_dims={self.output_dims} does not hold num_layers={self.num_layers} positive sizes")
+            raise ValueError(f"output_dims={self.output_dims} must be num_layers={self.num_layers} positive sizes")
         self._check_positions()
 
     def _check_positions(self):
         if self.positions not in KINDS:
-            raise ValueError(f"positions={self.positions!r} is none of {', '.join(KINDS)}")
+            raise ValueError(f"positions={self.positions!r} is not one of {', '.join(KINDS)}")
         if self.positions in RELATIVE and self.body == "attention":
-            raise ValueError(f"positions={self.positions!r} is inside heads, and body 'attention' has no projections to them")
+            raise ValueError(
+                f"positions={self.positions!r} acts inside of projected heads: body 'attention' has no projections"
+            )
         if self.positions == "rotary" and self.key_dim % 2:
-            raise ValueError(f"key_dim={self.key_dim} is odd: positions='rotary' turns pairs")
+            raise ValueError(f"key_dim={self.key_dim} is odd: positions='rotary' rotates pairs of channels")
         if self.positions in ("sinusoidal", "sinusoidal_split") and self.embed_dim % 2:
-            raise ValueError(f"embed_dim={self.embed_dim} is odd: positions={self.positions!r} has a cosine for each sine")
+            raise ValueError(f"embed_dim={self.embed_dim} is odd: positions={self.positions!r} pairs each sine with a cosine")
 
 
 class Classifier(nn.Module):
-    """The four models of the blog post are settings of this one; see `configs/`."""
+    """A text classifier. The four models of the blog post are configurations of it; see `configs/`.
+
+    Attributes:
+      config: the architecture.
+    """
 
     config: ClassifierConfig
 
     @nn.compact
     def __call__(self, tokens: Tokens, *, deterministic: bool = True) -> Logits:
-        """int tokens `[*B, T]` to logits `[*B, C]`; the rng named "dropout" is needed unless `deterministic`.
+        """Classifies texts.
 
-        With mask_padding a review of nothing but padding pools to 0, so its logits are the bias of the last layer.
+        Args:
+          tokens: integers `[*B, T]`.
+          deterministic: False applies dropout, and needs the rng named "dropout".
+
+        Returns:
+          Logits `[*B, C]`. With `mask_padding`, a text that is all padding is pooled to 0, so its logits are the last bias.
         """
         config = self.config
         valid = tokens != PADDING if config.mask_padding else None
@@ -97,19 +122,19 @@ class Classifier(nn.Module):
         return nn.Dense(config.num_classes, kernel_init=glorot_uniform(), name="logits")(pooled)
 
     def _relative(self) -> Relative | None:
-        """What positions do inside attention. T5's biases are one table that all layers share (its section 2.1)."""
+        """What the positions change inside of attention. All layers share T5's table of biases (Raffel et al. 2020, 2.1)."""
         config = self.config
         if config.positions == "rotary":
             return Relative(rotate=rotary)
         if config.positions == "alibi":
             return Relative(score_mod=alibi(config.num_heads))
         if config.positions == "t5":
-            initial = nn.initializers.normal(config.embed_dim**-0.5)  # as the authors' own
+            initial = nn.initializers.normal(config.embed_dim**-0.5)  # as in the authors' code
             return Relative(score_mod=t5_relative_bias(self.param("relative_bias", initial, (_T5_BUCKETS, config.num_heads))))
         return None
 
     def _layer(self, index: int, x: Array, valid: Valid | None, position: Relative | None, deterministic: bool) -> Array:
-        """`[*B, T, D]` to the same, or the last one at once to the mean over the positions, `[*B, D]`."""
+        """`[*B, T, D]` to `[*B, T, D]`. The last layer may return its mean over the positions, `[*B, D]`, which is faster."""
         config, name = self.config, f"{self.config.body}_{index}"
         if config.body == "transformer":
             block = keras.TransformerBlock(
@@ -131,7 +156,12 @@ class Classifier(nn.Module):
 
 
 def mean_pool(x: Array, valid: Valid | None) -> Array:
-    """`[*B, T, D]` to `[*B, D]`: the mean over the positions, or over the valid ones alone (0 where there is none)."""
+    """The mean over the positions, `[*B, T, D]` to `[*B, D]`.
+
+    Args:
+      x: `[*B, T, D]`.
+      valid: bool `[*B, T]`: the positions that count; the mean is 0 where there are none. None means all.
+    """
     if valid is None:
         return jnp.mean(x, axis=-2)
     total = jnp.sum(jnp.where(valid[..., None], x, 0), axis=-2)

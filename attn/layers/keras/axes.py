@@ -1,4 +1,4 @@
-"""Attention over some axes of arrays of any rank: `attention_axes` of `keras.layers.MultiHeadAttention`."""
+"""Attention over chosen axes of arrays of any rank: `attention_axes` of `keras.layers.MultiHeadAttention`."""
 
 import math
 
@@ -11,20 +11,28 @@ Axes = tuple[int, ...]
 
 
 def resolve(axes: int | Axes | None, rank: int) -> Axes:
-    """Which axes of inputs of this rank are attended over. None: all between the first, which is the batch, and the last."""
+    """The axes that are attended over, as positive numbers.
+
+    Args:
+      axes: `attention_axes` of the layer. None means all axes between the first, which is the batch, and the last.
+      rank: the rank of the inputs.
+
+    Raises:
+      ValueError: the rank is below 2, or the axes are not distinct axes of such inputs, or include the last.
+    """
     if rank < 2:
-        raise ValueError(f"query has rank {rank}: it must be [*B, T, D], of rank 2 at least")
+        raise ValueError(f"query has rank {rank}: it must be [*B, T, D], of at least rank 2")
     if axes is None:
         return tuple(range(1, rank - 1)) if rank > 2 else (0,)
     given = (axes,) if isinstance(axes, int) else tuple(axes) if isinstance(axes, tuple | list) else ()
-    found = tuple(axis % rank if -rank <= axis < rank else rank for axis in given)
-    if not found or len(set(found)) != len(found) or any(axis >= rank - 1 for axis in found):
-        raise ValueError(f"attention_axes={axes!r} must be different axes of inputs of rank {rank}, and not the last")
-    return found
+    resolved = tuple(axis % rank if -rank <= axis < rank else rank for axis in given)
+    if not resolved or len(set(resolved)) != len(resolved) or any(axis >= rank - 1 for axis in resolved):
+        raise ValueError(f"attention_axes={axes!r} must be distinct axes of inputs of rank {rank}, without the last")
+    return resolved
 
 
 def as_lengths(heads: Array, axes: Axes) -> Array:
-    """`[.., N, H]` with the attended axes as one, `[*rest, T, N, H]`."""
+    """Merges the attended axes into one: `[.., N, H]` to `[*rest, T, N, H]`, where `rest` are the other axes."""
     rest = [axis for axis in range(heads.ndim - 2) if axis not in axes]
     moved = jnp.transpose(heads, (*rest, *axes, heads.ndim - 2, heads.ndim - 1))
     length = math.prod(heads.shape[axis] for axis in axes)
@@ -32,16 +40,17 @@ def as_lengths(heads: Array, axes: Axes) -> Array:
 
 
 def as_axes(heads: Array, axes: Axes, shape: tuple[int, ...]) -> Array:
-    """The inverse: `[*rest, T, N, V]` as `[.., N, V]` with the axes where inputs of that shape have them."""
+    """The inverse of `as_lengths`: `[*rest, T, N, V]` to `[.., N, V]`, with the axes in the order of inputs of `shape`."""
     rest = [axis for axis in range(len(shape) - 1) if axis not in axes]
     unflattened = heads.reshape(*heads.shape[: len(rest)], *(shape[axis] for axis in axes), *heads.shape[-2:])
     return jnp.moveaxis(unflattened, range(len(shape) - 1), (*rest, *axes))
 
 
 def by_head(mask: Array, axes: Axes, query_shape: tuple[int, ...], key_shape: tuple[int, ...]) -> Mask:
-    """Keras' attention mask as `[*rest, N, T, S]`, each axis full or 1: axes it lacks are put before T.
+    """Reshapes Keras' `attention_mask` to `[*rest, N, T, S]`, where each axis may have size 1. Missing axes are inserted.
 
-    Raises ValueError where it is not bool, or has another number of queries or keys.
+    Raises:
+      ValueError: the mask is not bool, or its shape does not match the numbers of queries and keys.
     """
     mask = checked("attention_mask", mask)
     queries, keys = ([shape[axis] for axis in axes] for shape in (query_shape, key_shape))
@@ -49,11 +58,11 @@ def by_head(mask: Array, axes: Axes, query_shape: tuple[int, ...], key_shape: tu
     fits = all(n in (1, full) for n, full in zip(mask.shape[-pairs:], queries + keys, strict=False))
     if not pairs <= mask.ndim <= rest + 1 + pairs or not fits:
         raise ValueError(
-            f"attention_mask {mask.shape} must end in {tuple(queries + keys)}, queries and keys, after no more than a batch "
-            f"and a heads axis"
+            f"attention_mask {mask.shape} must end in {tuple(queries + keys)}, the axes of queries and keys, after at most the "
+            f"batch axes and one axis of heads"
         )
     lead = mask.shape[:-pairs]
-    # A batch without heads: [*rest, T, S] has no heads axis, and what is missing beyond that is to be 1 too.
+    # The axes that are missing, such as the heads of [*rest, T, S], have size 1.
     lead = (*lead, *(1 for _ in range(rest + 1 - len(lead))))
     if len(axes) == 1:
         return mask.reshape(*lead, *mask.shape[-2:])
@@ -64,17 +73,27 @@ def by_head(mask: Array, axes: Axes, query_shape: tuple[int, ...], key_shape: tu
 def by_heads(
     masks: dict[str, Array | None], axes: Axes, query_shape: tuple[int, ...], key_shape: tuple[int, ...]
 ) -> dict[str, Mask]:
-    """Keras' query_mask, value_mask, key_mask and attention_mask, each as `[*rest, N, T, S]` with its axes full or 1."""
-    found: dict[str, Mask] = {}
+    """Reshapes query_mask, value_mask, key_mask and attention_mask to `[*rest, N, T, S]`, where each axis may have size 1.
+
+    Args:
+      masks: the masks of a call by name; those that are None are left out of the result.
+      axes: the axes that are attended over.
+      query_shape: the shape of the queries before the projection.
+      key_shape: the shape of the keys before the projection.
+
+    Raises:
+      ValueError: a mask is not bool, or its shape does not match.
+    """
+    reshaped: dict[str, Mask] = {}
     for name, mask in masks.items():
         if mask is None:
             continue
         if name == "attention_mask":
-            found[name] = by_head(mask, axes, query_shape, key_shape)
+            reshaped[name] = by_head(mask, axes, query_shape, key_shape)
             continue
         if len(axes) > 1:
-            raise ValueError(f"{name} with attention_axes={axes}: it is of one axis; pass attention_mask")
-        of_query = name == "query_mask"
-        mask = jnp.moveaxis(checked(name, mask, (query_shape if of_query else key_shape)[:-1]), min(axes), -1)
-        found[name] = mask[..., None, :, None] if of_query else mask[..., None, None, :]
-    return found
+            raise ValueError(f"{name} with attention_axes={axes}: it masks a single axis; pass attention_mask instead")
+        masks_queries = name == "query_mask"
+        mask = jnp.moveaxis(checked(name, mask, (query_shape if masks_queries else key_shape)[:-1]), min(axes), -1)
+        reshaped[name] = mask[..., None, :, None] if masks_queries else mask[..., None, None, :]
+    return reshaped

@@ -1,4 +1,4 @@
-"""From Keras' masks to the arguments of `attn.attend`, and what each version of Keras makes of a row that has no key."""
+"""Converts Keras' masks to arguments of `attn.attend`, with or without what Keras gives a query that has no key."""
 
 from typing import Any, Literal
 
@@ -8,39 +8,41 @@ import numpy as np
 from attn.kernels.masking import combine_masks
 from attn.shapes import Array, Key, Mask, Query
 
-Version = Literal["2.11", "3.15"]  # each stands for those before it, back to the other: 3.15 for 3.13 and later
+Version = Literal["2.11", "3.15"]  # "2.11" stands for Keras up to 2.11, "3.15" for 3.13 and later
 VERSIONS = ("2.11", "3.15")
 
 
-def check_version(version: str | None, among: tuple[str, ...] = VERSIONS) -> None:
-    if version is not None and version not in among:
-        raise ValueError(f"version={version!r} is none of {', '.join(map(repr, among))} or None")
+def check_version(version: str | None, supported: tuple[str, ...] = VERSIONS) -> None:
+    """Raises ValueError unless the version is supported or None."""
+    if version is not None and version not in supported:
+        raise ValueError(f"version={version!r} is not one of {', '.join(map(repr, supported))} or None")
 
 
 def checked(name: str, mask: Any, shape: tuple[int, ...] | None = None) -> Array:
-    """The mask, bool and of this shape; another is a ValueError."""
+    """Returns the mask as a JAX array. Raises ValueError unless it is bool and, if a shape is given, of that shape."""
     dtype = mask.dtype if hasattr(mask, "dtype") else np.asarray(mask).dtype
     if dtype != jnp.bool_:
-        raise ValueError(f"{name} is {dtype}: it must be bool, True means may attend")
+        raise ValueError(f"{name} is {dtype}: it must be bool, where True means may attend")
     if shape is not None and np.shape(mask) != shape:
         raise ValueError(f"{name} {np.shape(mask)} must be {shape}")
     return jnp.asarray(mask)
 
 
 def mean_weights(over: Array | None) -> Array | None:
-    """`query_weights` of `attn.attend_pooled` for the mean over these queries, `[.., T]`; 0 where there is none."""
+    """`query_weights` of `attn.attend_pooled` for the mean over the queries where `over` `[.., T]` is True; 0 if none is."""
     return None if over is None else over / jnp.maximum(jnp.sum(over, axis=-1, keepdims=True), 1)
 
 
 def contract(mask: Mask | None, causal: bool) -> dict[str, Any]:
-    """As `attn.attend` has it: what is masked has weight 0, and a row of nothing else is 0."""
+    """The arguments for the contract of `attn.attend`: a masked key has weight 0, also where a query has no other keys."""
     return {"mask": mask, "causal": "top_left" if causal else None}
 
 
 def lowered(mask: Mask | None, causal: bool, by: float, query: Query, key: Key) -> dict[str, Any]:
-    """As Keras has it: masked scores are lowered by so much. Where all are, what is left of their differences decides.
+    """The arguments for Keras' way of masking: `by` is subtracted from each masked score.
 
-    It takes an array of the mask's size, T × S where it is causal.
+    Where all keys of a query are masked, its weights are the softmax of what rounding has left of the scores. The bias is an
+    array of the mask's shape, which is T × S with `causal`.
     """
     if causal:
         lengths = query.shape[-3], key.shape[-3]

@@ -13,17 +13,28 @@ from attn.shapes import Array, Tokens, Valid
 
 
 class TransformerBlock(nn.Module):
-    """A post-norm encoder block.
+    """A Transformer encoder block with layer normalisation after each residual connection (post-norm).
 
-    x₁ = LN(x + drop(MHA(x, x))), then LN(x₁ + drop(Dense(relu(Dense(x₁))))), LayerNorm epsilon 1e-6 (not Keras' 1e-3).
+    x₁ = LayerNorm(x + Dropout(MultiHeadAttention(x, x))), and the output is LayerNorm(x₁ + Dropout(Dense(relu(Dense(x₁))))).
+    The epsilon of LayerNorm is 1e-6, as in the example; Keras' default is 1e-3. Source: Vaswani et al. 2017, section 3.1.
+
+    Attributes:
+      num_heads: the number of heads.
+      key_dim: the channels of each head; the example sets it to the embedding's size.
+      feedforward_dim: the size of the hidden layer of the feed-forward network.
+      dropout_rate: the rate for the output of both sub-layers.
+      version, initializer: as in `MultiHeadAttention`.
+
+    Raises:
+      ValueError: a size that is not a positive int, or an unknown name.
     """
 
     num_heads: int
-    key_dim: int  # of each head; the example has the embedding's whole size
+    key_dim: int
     feedforward_dim: int
     dropout_rate: float = 0.1
     version: Version | None = None
-    initializer: str | None = None  # as of MultiHeadAttention
+    initializer: str | None = None
 
     def __post_init__(self) -> None:
         check_positive_ints(num_heads=self.num_heads, key_dim=self.key_dim, feedforward_dim=self.feedforward_dim)
@@ -33,7 +44,17 @@ class TransformerBlock(nn.Module):
     def __call__(
         self, x: Array, *, value_mask: Valid | None = None, position: Relative | None = None, deterministic: bool = True
     ) -> Array:
-        """`[*B, T, D]` to the same. `value_mask` `[*B, T]` are real tokens; "dropout" is needed unless `deterministic`."""
+        """Applies the block.
+
+        Args:
+          x: `[*B, T, D]`.
+          value_mask: bool `[*B, T]`; True is a real token, False is padding.
+          position: a kind of relative positions; see the call of `MultiHeadAttention`.
+          deterministic: False applies dropout, and needs the rng named "dropout".
+
+        Returns:
+          `[*B, T, D]`.
+        """
         family = initializers.family(self.initializer or initializers.of_keras(self.version))
 
         def add_and_norm(x: Array, branch: Array) -> Array:
@@ -51,16 +72,23 @@ class TransformerBlock(nn.Module):
 
 
 class TokenAndPositionEmbedding(nn.Module):
-    """Token embeddings, and with `max_length` learned position embeddings added."""
+    """Token embeddings plus, with `max_length`, learned position embeddings.
+
+    Attributes:
+      vocabulary_size: the number of tokens.
+      embed_dim: the size of an embedding.
+      max_length: the number of positions; None means no position embeddings.
+      initializer: as in `MultiHeadAttention`.
+    """
 
     vocabulary_size: int
     embed_dim: int
-    max_length: int | None = None  # None: no positions
-    initializer: str | None = None  # as of MultiHeadAttention
+    max_length: int | None = None
+    initializer: str | None = None
 
     @nn.compact
     def __call__(self, tokens: Tokens) -> Array:
-        """`[*B, T]` to `[*B, T, D]`. Raises ValueError where T is more than `max_length`."""
+        """Tokens `[*B, T]` to `[*B, T, D]`. Raises ValueError where T is more than `max_length`."""
         x = self._table("tokens", self.vocabulary_size)(tokens)
         if self.max_length is None:
             return x
