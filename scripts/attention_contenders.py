@@ -1,4 +1,4 @@
-"""Who runs in `scripts/bench_attention.py`: a step of each is attention forward and backward, the same arrays for all."""
+"""The contenders of `scripts/bench_attention.py`. A step is attention forward and backward, on the same arrays for all."""
 
 import functools
 import importlib
@@ -19,7 +19,7 @@ Step = Callable[[], None]
 class Sizes(NamedTuple):
     B: int
     N: int
-    T: int  # and S
+    T: int  # also S
     H: int
 
 
@@ -35,7 +35,7 @@ def on_cpu(sizes: Sizes, dtype: str) -> dict[str, Step]:
 
 
 def on_accelerator(sizes: Sizes, dtype: str) -> dict[str, Step]:
-    """With one score_mod, ALiBi, besides none; the vendor's kernels take half precision alone."""
+    """The contenders without a score_mod and with ALiBi. The kernels of cuDNN and flash attention need half precision."""
     alibi = functools.partial(attn.attend, score_mod=attn.score_mods.alibi(sizes.N))
     steps = {
         "ours": in_jax(sizes, dtype, attn.attend),
@@ -59,17 +59,17 @@ def masked(sizes: Sizes, dtype: str, window: int) -> dict[str, Step]:
         f"window of {window}": {"causal": True, "window": (window - 1, None)},
         f"{window} on each side": {"window": (window, window)},
     }
-    return {name: in_jax(sizes, dtype, functools.partial(attn.attend, **chosen)) for name, chosen in options.items()}
+    return {name: in_jax(sizes, dtype, functools.partial(attn.attend, **masks)) for name, masks in options.items()}
 
 
 def inputs(sizes: Sizes) -> list[np.ndarray]:
-    """query, key, value and the output's gradient, `[B, T, N, H]`."""
+    """The query, key, value and gradient of the output, `[B, T, N, H]`."""
     shape = sizes.B, sizes.T, sizes.N, sizes.H
     return [np.random.default_rng(i).normal(size=shape).astype(np.float32) for i in range(4)]
 
 
 def in_jax(sizes: Sizes, dtype: str, function: Callable[..., jax.Array], sharded: bool = False) -> Step:
-    """`sharded`: under `jax.shard_map`, over the batch or else the heads."""
+    """A step of a JAX function. `sharded` runs it under `jax.shard_map`, over the batch if possible, else over the heads."""
 
     def both(query: jax.Array, key: jax.Array, value: jax.Array, gradient: jax.Array) -> Any:
         output, pull = jax.vjp(function, query, key, value)
@@ -85,8 +85,8 @@ def in_jax(sizes: Sizes, dtype: str, function: Callable[..., jax.Array], sharded
 
 
 def in_torch(sizes: Sizes, dtype: str, device: str = "cpu", backend: str | None = None) -> Step:
-    """`scaled_dot_product_attention`; `backend` is a name of `torch.nn.attention.SDPBackend`, None lets PyTorch choose."""
-    torch = importlib.import_module("torch")  # of the extra "peers"
+    """A step of `scaled_dot_product_attention`. `backend` names a `torch.nn.attention.SDPBackend`; None lets PyTorch choose."""
+    torch = importlib.import_module("torch")  # part of the extra "peers"
     attention = torch.nn.functional.scaled_dot_product_attention
     if backend is None:
         return _torch_step(torch, sizes, dtype, device, attention)
@@ -100,7 +100,7 @@ def in_torch(sizes: Sizes, dtype: str, device: str = "cpu", backend: str | None 
 
 
 def in_flex(sizes: Sizes, dtype: str, device: str) -> Step:
-    """FlexAttention, compiled, with the slopes of our ALiBi."""
+    """A step of compiled FlexAttention with the slopes of our ALiBi."""
     torch = importlib.import_module("torch")
     flex = torch.compile(importlib.import_module("torch.nn.attention.flex_attention").flex_attention)
     slopes = torch.tensor(attn.score_mods.alibi_slopes(sizes.N), dtype=torch.float32, device=device)

@@ -1,10 +1,11 @@
-"""Temporary bytes that the compiled attention asks for, by length: linear, where the weights would be quadratic.
+"""The temporary memory of compiled attention by length: linear, whereas an array of the weights would be quadratic.
 
     python scripts/attention_memory.py
-    python scripts/attention_memory.py --peak 65536     # runs it too, and measures the process
+    python scripts/attention_memory.py --peak 65536     # runs attention, and measures the memory of the process
 
-One example, 8 heads of 64, float32. The bytes are those of `compiled.memory_analysis()`, beside the arguments and results:
-nothing is run, so the table is the same on a busy machine.
+One example, 8 heads of 64 channels, float32. The bytes are those of `compiled.memory_analysis()`, without arguments and
+results. Nothing is run for the table, so it is the same on a busy machine. "1st × 4" is the factor by which the memory grows
+from the first length to the second, which is four times as long; "2nd × 4" is the factor from the second to the third.
 """
 
 import argparse
@@ -45,7 +46,10 @@ CASES: dict[str, Callable[[jax.Array], dict[str, Any]]] = {
 
 
 def temporary_bytes(case: str, length: int, implementation: Any, backward: bool) -> int:
-    """Of forward alone, or of forward and the gradients of query, key, value and the captured table `[N, 2 · 16,384 − 1]`."""
+    """The bytes for forward only, or for forward and backward.
+
+    Backward computes the gradients of query, key, value and the table `[N, 2 · 16,384 − 1]` of relative biases.
+    """
 
     def forward(query: jax.Array, key: jax.Array, value: jax.Array, table: jax.Array) -> jax.Array:
         return attn.attend(query, key, value, implementation=implementation, **CASES[case](table))
@@ -58,20 +62,20 @@ def temporary_bytes(case: str, length: int, implementation: Any, backward: bool)
     arrays = [array, array, array, jax.ShapeDtypeStruct((HEADS, 2 * LONGEST - 1), jnp.float32)]
     lowered = jax.jit(both).lower(*arrays, array) if backward else jax.jit(forward).lower(*arrays)
     analysis = lowered.compile().memory_analysis()
-    assert analysis is not None  # every backend of JAX's own has one
+    assert analysis is not None  # all backends of JAX itself provide it
     return analysis.temp_size_in_bytes
 
 
 def peak_bytes(length: int, head_dim: int = 16) -> tuple[int, float]:
-    """What forward and backward of one head add to the process's memory at their height, and the seconds that they take."""
+    """How far forward and backward of one head raise the process's memory at its peak, and the seconds that they take."""
     arrays = [jnp.asarray(np.random.default_rng(i).normal(size=(1, length, 1, head_dim)), jnp.float32) for i in range(4)]
     both = jax.jit(lambda q, k, v, g: jax.vjp(attn.attend, q, k, v)[1](g)).lower(*arrays).compile()
     before = _resident()
-    highest, done = [before], threading.Event()
+    samples, done = [before], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.05):
-            highest.append(_resident())
+            samples.append(_resident())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -80,20 +84,23 @@ def peak_bytes(length: int, head_dim: int = 16) -> tuple[int, float]:
     seconds = time.perf_counter() - started
     done.set()
     watcher.join()
-    return max(highest) - before, seconds
+    return max(samples) - before, seconds
 
 
 def _resident() -> int:
+    """The bytes of the process in physical memory."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peak", type=int, help="run forward and backward at this length, and print the process's memory")
+    parser.add_argument(
+        "--peak", type=int, help="run forward and backward at this length, and print how far the process's memory rises"
+    )
     if (length := parser.parse_args().peak) is not None:
-        more, seconds = peak_bytes(length)
-        print(f"T = S = {length:,}, N 1, H 16: {more / MIB:.0f} MiB above the start, {seconds:.0f} s")
+        added, seconds = peak_bytes(length)
+        print(f"T = S = {length:,}, N 1, H 16: {added / MIB:.0f} MiB more than before the call, {seconds:.0f} s")
         return
     rows = []
     for case in CASES:
@@ -101,8 +108,8 @@ def main() -> None:
             for backward in (False, True):
                 sizes = [temporary_bytes(case, length, implementation, backward) for length in LENGTHS]
                 growth = [f"{b / a:.2f}" for a, b in itertools.pairwise(sizes)]
-                name = "forward + backward" if backward else "forward"
-                rows.append([case, implementation, name, *(f"{size / MIB:.1f}" for size in sizes), *growth])
+                direction = "forward + backward" if backward else "forward"
+                rows.append([case, implementation, direction, *(f"{size / MIB:.1f}" for size in sizes), *growth])
     print(f"jax {jax.__version__}, {jax.default_backend()}; B 1, N {HEADS}, H {HEAD_DIM}, float32\n")
     print(report.table(["MiB", "implementation", "", *(f"{n:,}" for n in LENGTHS), "1st × 4", "2nd × 4"], rows))
 

@@ -1,16 +1,18 @@
-"""Milliseconds of attention forward and backward: ours, the definition's, JAX's own, PyTorch's.
+"""The time of attention forward and backward: `attn.attend`, its dense implementation, JAX's own attention and PyTorch's.
 
     python scripts/bench_attention.py
     python scripts/bench_attention.py --workloads 32,2,256,16 --rounds 15
-    python scripts/bench_attention.py --masks          # what causality and a window save
+    python scripts/bench_attention.py --masks          # how much time causality and a window save
     python scripts/bench_attention.py --dtype float32  # on a GPU, where bfloat16 is the default
 
-A workload is B,N,T,H with T = S. On a CPU, "sharded" contenders run under `jax.shard_map`, over the batch or else the heads,
-with one virtual device a core; the others get the whole machine and one call; torch is `scaled_dot_product_attention` in eager
-mode with a thread a core. On a GPU there are cuDNN's kernel, PyTorch's flash attention, and FlexAttention compiled, which has
-the score_mod of "ours, ALiBi". The contenders of a workload run in turn, and a ratio is taken within a round (see
-`scripts.turns`). The share of the floor is what `scripts/floor.py` says is the least time, over the median: in float32, with
-every score made once, which linear memory does not allow.
+A workload is B,N,T,H with T = S. On a CPU, the "sharded" contenders run under `jax.shard_map` with one virtual device per core,
+over the batch if the devices divide it, else over the heads. The others are one call on the whole machine. "torch" is
+`scaled_dot_product_attention` in eager mode with one thread per core. On a GPU there are also cuDNN's kernel, PyTorch's flash
+attention, and compiled FlexAttention with the score_mod of "ours, ALiBi".
+
+The contenders of a workload run in turn, and ratios are taken within a round (see `scripts/turns.py`). "share of the floor" is
+the least possible time, computed by `scripts/floor.py`, divided by the median. It assumes float32 and that every score is
+computed once, whereas an implementation in linear memory has to compute the scores twice.
 """
 
 import argparse
@@ -35,7 +37,7 @@ MASKED_LENGTH, WINDOW = 8_192, 256
 
 
 def bench(name: str, steps: dict[str, Step], rounds: int, machine: Machine | None) -> list[list[str]]:
-    """The table's rows of a workload, one a contender; the last cell is the share of the floor, where a machine is given."""
+    """The rows of the table for one workload, one per contender; with a machine, the last cell is the share of the floor."""
     print(name, file=sys.stderr, flush=True)
     seconds = time_in_turn(steps, rounds)
     first = next(iter(steps))
@@ -58,10 +60,10 @@ def main() -> None:
         make = contenders.on_cpu if cpu else contenders.on_accelerator
         workloads = arguments.workloads or (ON_CPU if cpu else ON_ACCELERATOR)
         steps = {name: make(Sizes(*map(int, name.split(","))), dtype) for name in workloads}
-    machine = None if arguments.masks else floor.measure()  # the floor counts every pair of a query and a key
-    rows = [row for name, of_one in steps.items() for row in bench(name, of_one, arguments.rounds, machine)]
+    machine = None if arguments.masks else floor.measure()  # the floor counts every pair of a query and a key, masked or not
+    rows = [row for name, functions in steps.items() for row in bench(name, functions, arguments.rounds, machine)]
     print(conditions(f"forward + backward, {dtype}", arguments.rounds, ["torch"]))
-    header = ["B,N,T,H", "contender", "ms", f"its time / that of {rows[0][1]}", "min", "max", "first call, s"]
+    header = ["B,N,T,H", "contender", "ms", f"time / time of {rows[0][1]}", "min", "max", "first call, s"]
     if machine is not None:
         print(floor.describe(machine))
         header.append("share of the floor")
@@ -73,7 +75,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--workloads", nargs="+", default=())
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
     parser.add_argument("--masks", action="store_true")
-    parser.add_argument("--length", type=int, default=MASKED_LENGTH, help="of --masks")
+    parser.add_argument("--length", type=int, default=MASKED_LENGTH, help="T and S for --masks")
     parser.add_argument("--rounds", type=int, default=9)
     values = parser.parse_args(arguments)
     for workload in values.workloads:

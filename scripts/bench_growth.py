@@ -1,11 +1,12 @@
-"""How the time of train steps grows with the batch, and with the number of models that one program trains.
+"""How the time of a train step grows with the batch size, and with the number of models that one program trains.
 
     python scripts/bench_growth.py
     python scripts/bench_growth.py --models transformer --counts 1 8 32
 
-batch: the exponent e of milliseconds = c · batch^e, fitted over the batch sizes. models: that of a step of several models, each
-of a seed of its own with its own order of the examples; one after the other on a CPU, whose cores one model fills, and at once
-on an accelerator. All sizes are timed in turn, and an exponent is fitted within a round.
+"batch: exponent" is e in milliseconds = c · batch^e, fitted over the batch sizes. "models: exponent" is the same over the
+number of models that one step trains, each with its own seed and its own order of the examples. On a CPU the models are trained
+one after the other, because one model uses all cores; on an accelerator they are trained in parallel. All sizes are timed in
+turn, and the exponents are fitted to the times of each round.
 """
 
 import argparse
@@ -40,14 +41,14 @@ def model_rows(model: str, counts: tuple[int, ...], batch: int, length: int, rou
 
 
 def each(function: Callable) -> Callable:
-    """`function` of every model."""
+    """`function` for every model: in parallel on an accelerator, one model after the other on a CPU."""
     if jax.default_backend() != "cpu":
         return jax.vmap(function)
-    return lambda *arrays: lax.map(lambda of_one: function(*of_one), arrays)
+    return lambda *arrays: lax.map(lambda one_model: function(*one_model), arrays)
 
 
 def several(model: str, count: int, sizes: Sizes) -> Callable[[], steps.State]:
-    """A step of each of so many models, in one program; returns their states, stacked."""
+    """A function that runs one train step of `count` models in one program, and returns their states, stacked."""
     workload = make_workload(model, sizes)
     plan = build.build_plan(workload.config, Classifier(workload.model))
     examples, rngs = plan.examples(workload.tokens, workload.labels), jax.vmap(jax.random.key)(np.arange(count))
@@ -67,10 +68,10 @@ def several(model: str, count: int, sizes: Sizes) -> Callable[[], steps.State]:
 
 
 def _rows(model: str, what: str, turns: Mapping[int, Callable[[], object]], rounds: int) -> list[list[str]]:
-    """Milliseconds of each size, and the exponent."""
+    """The rows of the table: the milliseconds for each size, and the exponent."""
     seconds = time_in_turn({str(size): turn for size, turn in turns.items()}, rounds)
     milliseconds = 1e3 * np.array([seconds[str(size)][WARM_UP:] for size in turns])
-    rows = [[model, f"{what}: {size}", *spread(of_size.tolist())] for size, of_size in zip(turns, milliseconds, strict=True)]
+    rows = [[model, f"{what}: {size}", *spread(times.tolist())] for size, times in zip(turns, milliseconds, strict=True)]
     exponents = np.polyfit(np.log(list(turns)), np.log(milliseconds), 1)[0]
     return [*rows, [model, f"{what}: exponent", *spread(exponents.tolist())]]
 
@@ -83,16 +84,16 @@ def main() -> None:
         print(model, file=sys.stderr, flush=True)
         rows += batch_rows(model, tuple(arguments.batches), arguments.length, arguments.rounds)
         rows += model_rows(model, tuple(arguments.counts), arguments.batch_size, arguments.length, arguments.rounds)
-    sizes = f"{arguments.length} tokens, models on batches of {arguments.batch_size}"
+    sizes = f"{arguments.length} tokens, batches of {arguments.batch_size} for several models"
     print(conditions(sizes, arguments.rounds, ()))
-    print("\n" + report.table(["model", "ms a step", "median", "min", "max"], rows))
+    print("\n" + report.table(["model", "ms per step", "median", "min", "max"], rows))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=settings.MODELS, default=settings.MODELS)
     parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)
-    parser.add_argument("--counts", nargs="+", type=int, default=COUNTS, help="of models in one program")
+    parser.add_argument("--counts", nargs="+", type=int, default=COUNTS, help="numbers of models in one program")
     for name, default in {"batch_size": 512, "length": 256, "rounds": 5}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     values = parser.parse_args(arguments)
@@ -101,7 +102,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             parser.error(f"--{name}={sizes} must be positive")
     for name in ("batches", "counts"):
         if len(set(getattr(values, name))) < 2:
-            parser.error(f"--{name}={getattr(values, name)} must be two different sizes at least, to fit an exponent")
+            parser.error(f"--{name}={getattr(values, name)} must be at least two different sizes, to fit an exponent")
     return values
 
 

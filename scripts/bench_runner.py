@@ -1,13 +1,17 @@
-"""What a run costs beside its steps: the start, the runner around the steps, the data, and padding.
+"""The time that a run takes in addition to its steps: for the start, the runner, the data and padding.
 
     python scripts/bench_runner.py                              # on the embedded corpus
-    python scripts/bench_runner.py --data imdb --archive PATH   # on IMDB, made from the archive in a new folder
+    python scripts/bench_runner.py --data imdb --archive PATH   # on IMDB, prepared from the archive in a new folder
 
-start: from the command to its first step, on a terminal; cold with an empty compilation cache, warm with what that left.
-runner: an epoch as `train` runs it, with progress and metrics, over the same steps in one call of the compiled program; in
-turn. Since the steps of one turn and of the next differ by more than that, also the share of an epoch that is spent outside of
-the calls. data: from the archive to arrays of tokens, and opening them again, each in a process of its own. padding, with imdb
-alone: what trimming the reviews saves where padding is masked.
+The rows of the table are:
+
+- "start to first step": the time from the command to its first step, on a terminal; "cold" with an empty compilation cache,
+  "warm" with the cache that the cold start has filled.
+- "runner over bare steps": by how much an epoch of `train`, with progress and metrics, takes longer than the same steps in one
+  call of the compiled program. The two run in turn. The time of the steps themselves varies by more than this difference, so
+  there is also "of an epoch outside its steps": the part of an epoch that is spent outside of the compiled program.
+- "archive to arrays" and "opening the arrays again", with --data imdb: each in its own process.
+- "padding masked", with --data imdb: the time of whole reviews divided by that of trimmed ones, where padding is masked.
 """
 
 import argparse
@@ -35,25 +39,29 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def seconds_to_first_step(model: str, data: str, folder: Path, environment: dict[str, str]) -> float:
-    """Of a `train` that is ended then."""
+    """The seconds from starting the command `train` to its first step. The process is then killed.
+
+    Raises:
+      RuntimeError: the command ended before its first step.
+    """
     page = f"--config=configs/{model}.py" + (":verdicts" if data == "verdicts" else "")
     workdir = tempfile.mkdtemp(dir=folder)
     command = [sys.executable, "-m", "experiments", "train", page, f"--workdir={workdir}", "--config.epochs=1"]
-    ours_end, its_end = pty.openpty()
+    parent_end, child_end = pty.openpty()
     started = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=its_end, stderr=its_end)
-    os.close(its_end)
-    shown = b""
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=child_end, stderr=child_end)
+    os.close(child_end)
+    output = b""
     try:
-        while b"Epoch" not in shown:
-            shown += os.read(ours_end, 4096)
+        while b"Epoch" not in output:
+            output += os.read(parent_end, 4096)
         return time.perf_counter() - started
-    except OSError:  # it has ended before
-        raise RuntimeError(f"{' '.join(command)}: {shown.decode().strip()}") from None
+    except OSError:  # the process has ended
+        raise RuntimeError(f"{' '.join(command)}: {output.decode().strip()}") from None
     finally:
         process.kill()
         process.wait()
-        os.close(ours_end)
+        os.close(parent_end)
 
 
 def start_rows(model: str, data: str, rounds: int, folder: Path) -> list[list[str]]:
@@ -100,10 +108,10 @@ def runner_rows(model: str, data: str, rounds: int) -> list[list[str]]:
 
         seconds = time_in_turn({"bare": bare, "whole": whole}, rounds)
     shares = [100 * (a / b - 1) for a, b in zip(seconds["whole"][WARM_UP:], seconds["bare"][WARM_UP:], strict=True)]
-    steps_of = f"% ({len(order)} steps)"
+    unit = f"% ({len(order)} steps)"
     return [
-        [model, f"runner over bare steps, {steps_of}", *spread(shares)],
-        [model, f"of an epoch outside its steps, {steps_of}", *spread(outside[WARM_UP:])],
+        [model, f"runner over bare steps, {unit}", *spread(shares)],
+        [model, f"of an epoch outside its steps, {unit}", *spread(outside[WARM_UP:])],
     ]
 
 
@@ -123,7 +131,7 @@ def data_rows(archive: str, rounds: int, folder: Path) -> list[list[str]]:
 
 
 def padding_rows(model: str, rounds: int) -> list[list[str]]:
-    """IMDB with its padding masked: the time of whole reviews over that of trimmed ones."""
+    """IMDB with masked padding: the time of whole reviews divided by that of trimmed ones."""
     config = settings.load_page(model, "imdb")
     config.model.mask_padding = True
     corpus = build.build_corpus(config)
@@ -144,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=settings.MODELS, default=settings.MODELS)
     parser.add_argument("--data", choices=("verdicts", "imdb"), default="verdicts")
-    parser.add_argument("--archive", help="of IMDB; needed with --data imdb")
+    parser.add_argument("--archive", help="the archive of IMDB; needed with --data imdb")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     if arguments.rounds < 1:

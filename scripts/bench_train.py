@@ -1,17 +1,18 @@
-"""Milliseconds a train step of the blog's four models, and of evaluating a batch: ours, and the same model as others have it.
+"""The time of a train step and of evaluating a batch, for the blog's four models in `attn` and in other libraries.
 
     python scripts/bench_train.py
     python scripts/bench_train.py --models transformer --rounds 3 --peers linen torch
     python scripts/bench_train.py --what evaluate
 
-ours: `experiments.steps` as the runner calls it, one virtual CPU device a core. linen: flax.linen with `optax.adam`, the whole
-batch under one `jax.jit`. keras-tensorflow and keras-jax: Keras 3 layers through `fit` and `evaluate`, with Keras' defaults.
-torch and torch-compiled: `scaled_dot_product_attention`, eager and through `torch.compile`. See `scripts/contenders/`.
+A contender is one implementation of the model. "ours" is `experiments.steps` as the runner calls it, with one virtual CPU
+device per core. "linen" is flax.linen with `optax.adam` and the whole batch under one `jax.jit`. "keras-tensorflow" and
+"keras-jax" are Keras 3 layers through `fit` and `evaluate`, with Keras' defaults. "torch" and "torch-compiled" use
+`scaled_dot_product_attention`, eagerly and through `torch.compile`. See `scripts/contenders/`.
 
-Each contender has a process of its own, and they run in turn, A B C A B C …, some batches a turn, so what else the machine does
-meets all of them. A ratio is taken within a round, so its median is not the ratio of the medians. The first turn, which
-compiles, has a column of its own and no compilation cache. The share of the floor is what `scripts/floor.py` says is the least
-time, over the median.
+Each contender has its own process. They run in turn, A B C A B C …, a few batches per turn, so that other load on the machine
+affects all of them. "its / ours" is the ratio to our time in the same round, so its median is not the ratio of the medians. The
+first turn, which compiles without a compilation cache, has its own column. "share of the floor" is the least possible time,
+computed by `scripts/floor.py`, divided by the median.
 """
 
 import argparse
@@ -39,7 +40,11 @@ Start = Callable[[str, str, Sizes], Contender]
 def bench(
     model: str, names: Sequence[str], arguments: argparse.Namespace, machine: floor.Machine, start: Start = processes.start
 ) -> list[list[str]]:
-    """The table's rows of a model, one a contender; ValueError where their sizes differ, since then they are not one model."""
+    """The rows of the table for one model, one row per contender.
+
+    Raises:
+      ValueError: the contenders have different numbers of parameters, so they are not the same model.
+    """
     sizes = Sizes(arguments.batch_size, arguments.length, arguments.batches)
     contenders = {}
     for name in names:
@@ -51,11 +56,11 @@ def bench(
     rows = []
     for what in arguments.what:
         least = machine.seconds(floor.model(make_workload(model, sizes).model, what == "train"), sizes.batch_size)
-        turns: Mapping[str, Callable[[], object]] = {name: getattr(made, what) for name, made in contenders.items()}
+        turns: Mapping[str, Callable[[], object]] = {name: getattr(contender, what) for name, contender in contenders.items()}
         seconds = time_in_turn(turns, arguments.rounds)
-        a_batch = {name: [second / sizes.batches for second in times] for name, times in seconds.items()}
-        for name, times in a_batch.items():
-            milliseconds, *ratios, _ = cells(times, a_batch["ours"])
+        per_batch = {name: [second / sizes.batches for second in times] for name, times in seconds.items()}
+        for name, times in per_batch.items():
+            milliseconds, *ratios, _ = cells(times, per_batch["ours"])
             rate, share = f"{sizes.batch_size / median(times):,.0f}", floor.share(least, median(times))
             rows.append([model, what, name, milliseconds, *ratios, rate, share, f"{seconds[name][0]:.1f}"])
     return rows
@@ -63,18 +68,18 @@ def bench(
 
 def main() -> None:
     arguments = parse(sys.argv[1:])
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # on a GPU there is to be memory for all of them
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # all contenders share the memory of a GPU
     commands.use_all_cores()
     missing = {name: [m for m in CONTENDERS[name][1] if importlib.util.find_spec(m) is None] for name in arguments.peers}
     machine = floor.measure()
     names = ["ours", *(name for name in arguments.peers if not missing[name])]
     rows = [row for model in arguments.models for row in bench(model, names, arguments, machine)]
-    sizes = f"batch {arguments.batch_size}, {arguments.length} tokens, {arguments.batches} batches a turn"
+    sizes = f"batch {arguments.batch_size}, {arguments.length} tokens, {arguments.batches} batches per turn"
     print(conditions(sizes, arguments.rounds, MODULES))
     print(floor.describe(machine))
     for name, modules in missing.items():
         if modules:
-            print(f"{name} is left out: {' and '.join(modules)} not installed (the extra bench has it)")
+            print(f"{name} is left out: {' and '.join(modules)} not installed (part of the extra bench)")
     header = [
         "model",
         "what",

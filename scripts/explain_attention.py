@@ -1,4 +1,4 @@
-"""What `attn.explain` says of ten calls: which implementation runs here, and what rules out each of the others.
+"""What `attn.explain` answers for ten calls: which implementation runs on this machine, and what rules out each of the others.
 
 python scripts/explain_attention.py
 """
@@ -34,7 +34,7 @@ def main() -> None:
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}; query {QUERY.shape}, key and value {KEY.shape}, float32")
     for name, options in CALLS.items():
         print(f"\nattn.explain(query, key, value{', ' if name else ''}{name})\n{attn.explain(QUERY, KEY, VALUE, **options)}")
-    print(f"\nthe first in bfloat16\n{attn.explain(*HALF)}")
+    print(f"\nthe first call in bfloat16\n{attn.explain(*HALF)}")
 
 
 if __name__ == "__main__":

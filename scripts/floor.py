@@ -1,15 +1,17 @@
-"""The least time that a train step or an evaluation can take: what must be done, and what this machine gives.
+"""The floor: the least time that a train step or an evaluation can take on this machine.
 
     python scripts/floor.py
 
-Counted are the products and the exponentials, as few as the mathematics of exact softmax attention needs, and the bytes of
-what has to leave the cache. A sum of three times, since a core has one set of vector units for the first two and nothing
-here waits for memory alone:
+The script counts the fewest operations and exponentials with which exact softmax attention can be computed, and the bytes that
+must be moved to and from main memory. It divides each by the rate that the machine reaches, and adds the three times:
 
-    operations / GFLOP/s of a large float32 product + exponentials / those a second in a cache + bytes / GB/s of a copy
+    operations / FLOP/s of a large float32 product + exponentials / exponentials/s in the cache + bytes / bytes/s of a copy
 
-In a body's last layer the mean over the queries is taken before the values are read: one row of weights instead of T. That
-is why it has fewer products than a layer below it, and its projection of the output is of one vector.
+They are added, because a core has one set of vector units for operations and exponentials, and because no part of the work
+waits for memory only.
+
+The last layer of a body is pooled: the mean over the queries is taken before the weights multiply the values, so they multiply
+one row of weights instead of T. Therefore it has fewer operations than the other layers, and projects a single output vector.
 """
 
 import sys
@@ -29,7 +31,8 @@ from attn.models.classifier import ClassifierConfig
 from experiments import commands, report, settings
 from scripts.contenders.workload import Sizes, make_workload
 
-# What `measure` times: by platform the side of a square product, and how many exponentials how often; the floats of a copy.
+# The sizes for `measure`, by platform: the side of the square matrices, and how many exponentials are computed how many times;
+# on all platforms, how many floats are copied.
 PRODUCT_SIDE = {"cpu": 1024, "gpu": 8192, "tpu": 8192}
 EXPONENTIALS = {"cpu": 2**15, "gpu": 2**26, "tpu": 2**26}
 REPEATS = {"cpu": 400, "gpu": 50, "tpu": 50}
@@ -37,9 +40,9 @@ COPIED = 2**26
 
 
 class Work(NamedTuple):
-    """Of one example."""
+    """What has to be computed for one example."""
 
-    operations: float  # two a multiplication and addition of a product
+    operations: float  # a multiplication and an addition of a product count as two
     exponentials: float
     bytes: float
 
@@ -48,7 +51,7 @@ class Work(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """What all cores, or the accelerator, give a second."""
+    """The rates per second of all cores, or of the accelerator."""
 
     operations: float
     exponentials: float
@@ -59,9 +62,9 @@ class Machine(NamedTuple):
 
 
 def attention(queries: int, keys: int, heads: int, key_dim: int, value_dim: int, train: bool, pooled: bool = False) -> Work:
-    """Forward: scores, weighted sum. Backward: gradients of weights, query, key and value; no score is made twice."""
+    """Forward: scores and weighted sum. Backward: gradients of weights, query, key and value. No score is computed twice."""
     pairs = heads * queries * keys
-    if pooled:  # the mean weights of the keys, then one row of values; every query has the same gradient
+    if pooled:  # the mean of the weights over the queries, then one weighted sum; all queries have the same gradient
         columns = key_dim + 1 + (2 * key_dim + 1 if train else 0)
     else:
         columns = key_dim + value_dim + (2 * (key_dim + value_dim) if train else 0)
@@ -73,7 +76,7 @@ def dense(rows: int, inputs: int, outputs: int, train: bool) -> Work:
 
 
 def model(config: ClassifierConfig, train: bool) -> Work:
-    """One review through the classifier. Bytes: the rows of the table, and in training the gradient added to them."""
+    """The work for one review. The bytes are the rows of the embedding table, and in training the gradient added to them."""
     length, dim = config.max_length, config.embed_dim
     work = Work(0, 0, 4 * length * dim * (3 if train else 1))
     inner = config.num_heads * config.key_dim
@@ -90,7 +93,7 @@ def model(config: ClassifierConfig, train: bool) -> Work:
 
 
 def measure() -> Machine:
-    """The best of several runs on all devices at once; what another job takes away in the meantime is missing here too."""
+    """Measures the rates on all devices at once, as the best of several runs. Other load on the machine lowers them too."""
     mesh = Mesh(jax.devices(), ("device",))
     platform = jax.default_backend()
     side, count, repeats = PRODUCT_SIDE[platform], EXPONENTIALS[platform], REPEATS[platform]
@@ -131,7 +134,7 @@ def main() -> None:
     print(describe(machine))
     sizes = Sizes(512, 256, 1)
     rows = [_row(name, what, sizes, machine) for name in settings.MODELS for what in ("train", "evaluate")]
-    header = ["batch 512, 256 tokens", "what", "GFLOP of products", "million exponentials", "MB", "floor, ms"]
+    header = ["batch 512, 256 tokens", "what", "GFLOP", "million exponentials", "MB", "floor, ms"]
     print("\n" + report.table(header, rows))
 
 

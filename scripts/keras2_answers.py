@@ -1,9 +1,9 @@
-"""What Keras 2 answers: outputs and scores of its attention layers, and the limits of its initialisers, for our tests.
+"""Records the outputs and scores of Keras 2's attention layers, and the limits of its initialisers, for our tests.
 
     python scripts/keras2_answers.py     # writes tests/data/keras_2.npz; needs tf_keras and TensorFlow
 
-Keras 2.11 itself runs on Python 3.10 at most. `tf_keras` is the same code as a package of its own, and its attention layers and
-initialisers are those of 2.11. The file has each case's inputs, masks, weights and answers, in float32.
+Keras 2.11 itself needs Python 3.10 or older. `tf_keras` is Keras 2 as a separate package, and its attention layers and
+initialisers are those of 2.11. The file has the inputs, and for each case the weights, outputs and scores, in float32.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 FILE = Path(__file__).resolve().parent.parent / "tests" / "data" / "keras_2.npz"
-B, T, S, D = 2, 4, 5, 6  # Keras 2 takes the size of AdditiveAttention's scale from the value, so all have D
+B, T, S, D = 2, 4, 5, 6  # Keras 2 takes the size of AdditiveAttention's scale from the value, so all inputs have size D
 LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dot": ("Attention", {"use_scale": True}),
     "concat": ("Attention", {"score_mode": "concat", "use_scale": True}),
@@ -25,7 +25,7 @@ LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"num_heads": 2, "key_dim": 3, "value_dim": 5, "output_shape": 7, "use_bias": False},
     ),
 }
-VALUE_MASK = np.array([[True, False, True, True, False], [False] * S])  # nothing to attend to in the second example
+VALUE_MASK = np.array([[True, False, True, True, False], [False] * S])  # the second example has no key to attend to
 QUERY_MASK = np.array([[True, True, False, True], [True, False, True, True]])
 MASKS: dict[str, dict[str, Any]] = {
     "unmasked": {},
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _call(layer: Any, inputs: list[np.ndarray], masks: dict[str, Any]) -> Any:
-    """Attention takes its padding masks in a list; MultiHeadAttention of Keras 2 has one of pairs."""
+    """Calls a layer. Attention takes its padding masks as a list; MultiHeadAttention takes one mask of pairs `[B, T, S]`."""
     causal = masks.get("use_causal_mask", False)
     query_mask, value_mask = masks.get("query_mask"), masks.get("value_mask")
     if not hasattr(layer, "_num_heads"):
@@ -70,7 +70,7 @@ def _call(layer: Any, inputs: list[np.ndarray], masks: dict[str, Any]) -> Any:
 
 
 def _limits(keras: Any) -> np.ndarray:
-    """The largest of 200 seeds' query, output and embedding weights: D = 16, 2 heads of 16."""
+    """The largest absolute query, output and embedding weights over 200 seeds, for D = 16 and 2 heads of 16 channels."""
     largest = np.zeros(3)
     for seed in range(200):
         keras.utils.set_random_seed(seed)

@@ -1,10 +1,11 @@
-"""How far our layers are from their partners', with the same weights: the tests that say so, as a table.
+"""How closely our layers agree with the same layers of other libraries, given the same weights, as a table.
 
-    python scripts/layer_agreement.py     # needs keras and torch, of the extra "peers"
+    python scripts/layer_agreement.py     # needs keras and torch, which are part of the extra "peers"
 
-Each row is a test of tests/: the largest difference of outputs and returned weights, and of the gradients of inputs and
-weights, over the largest entry. A test fails where one is over its tolerance: 1e-6 in float32 and 1e-12 in float64. Keras'
-tanh and its fused path are float32 also there; and the gradient of its one concat weight is a long float32 sum: 2e-6.
+Each row is a case of a test in tests/. "values" is the largest difference of outputs and returned weights, "gradients" that of
+the gradients of inputs and weights; both are divided by the largest entry. The tests allow 1e-6 in float32 and 1e-12 in
+float64, with two exceptions: Keras' tanh and its fused path compute in float32 whatever the dtype, and the gradient of Keras'
+single concat weight is a float32 sum of many terms, for which 2e-6 is allowed.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ import pytest
 from experiments import report
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
-PARTNERS = {
+LIBRARIES = {
     "test_parity_keras.py": "Keras",
     "test_parity_torch.py": "PyTorch",
     "test_parity_flax.py": "Flax",
@@ -29,33 +30,33 @@ PARTNERS = {
 }
 
 
-class Recorded:
-    """A plugin of pytest that keeps what the tests record."""
+class Recorder:
+    """A pytest plugin that collects the differences that the tests record."""
 
     def __init__(self) -> None:
         self.rows: list[list[str]] = []
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        found = dict(report.user_properties)
-        if report.when == "call" and "values" in found:
+        properties = dict(report.user_properties)
+        if report.when == "call" and "values" in properties:
             file, _, case = report.nodeid.rpartition("/")[-1].partition("::")
             name, _, options = case.partition("[")
             layer = name.removeprefix("test_").replace("_", " ")
-            numbers = [f"{found[part]:.0e}" for part in ("values", "gradients")]
-            self.rows.append([PARTNERS[file], layer, options.removesuffix("]").replace("|", "/"), *numbers])
+            numbers = [f"{properties[part]:.0e}" for part in ("values", "gradients")]
+            self.rows.append([LIBRARIES[file], layer, options.removesuffix("]").replace("|", "/"), *numbers])
 
 
 def main() -> None:
-    recorded = Recorded()
-    files = [str(TESTS / file) for file in PARTNERS]
+    recorder = Recorder()
+    files = [str(TESTS / file) for file in LIBRARIES]
     with contextlib.redirect_stdout(sys.stderr):
-        failed = pytest.main(["-q", "-x", "-p", "no:cacheprovider", *files], plugins=[recorded])
+        failed = pytest.main(["-q", "-x", "-p", "no:cacheprovider", *files], plugins=[recorder])
     if failed:
-        sys.exit("a test failed, see above")
+        sys.exit("a test failed; see above")
     modules = {name: importlib.import_module(name).__version__ for name in ("jax", "flax", "keras", "torch", "numpy")}
     versions = {"python": platform.python_version(), **modules}
-    print(", ".join(f"{name} {version}" for name, version in versions.items()) + f"; {len(recorded.rows)} cases\n")
-    print(report.table(["partner", "test", "case", "values", "gradients"], recorded.rows))
+    print(", ".join(f"{name} {version}" for name, version in versions.items()) + f"; {len(recorder.rows)} cases\n")
+    print(report.table(["library", "test", "case", "values", "gradients"], recorder.rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Timing several contenders in turn, A B C A B C …, so that what else the machine does meets all of them."""
+"""Times several contenders in turn, A B C A B C …, so that other load on the machine affects all of them."""
 
 import datetime
 import platform
@@ -11,11 +11,15 @@ import jax
 
 from experiments import train
 
-WARM_UP = 2  # rounds; in the first everyone compiles
+WARM_UP = 2  # rounds that are not counted; everything is compiled in the first
 
 
 def time_in_turn(step_functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """The seconds of each contender's steps: one of each a round, `WARM_UP` rounds more than asked for."""
+    """Runs each step function once per round.
+
+    Returns:
+      The seconds of each, over `rounds` rounds after the first `WARM_UP`, which are included.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in step_functions}
     for _ in range(WARM_UP + rounds):
         for name, step in step_functions.items():
@@ -26,12 +30,12 @@ def time_in_turn(step_functions: Mapping[str, Callable[[], object]], rounds: int
 
 
 def median(times: Sequence[float]) -> float:
-    """Of a contender's seconds, less the rounds of warming up."""
+    """The median of a contender's seconds, without the `WARM_UP` rounds."""
     return statistics.median(times[WARM_UP:])
 
 
 def cells(theirs: Sequence[float], own: Sequence[float]) -> list[str]:
-    """The median time in ms; the median, minimum and maximum over the rounds of theirs / ours; the first step in s."""
+    """The median time in ms; the median, minimum and maximum of theirs / own over the rounds; the first step's seconds."""
     ratios = [a / b for a, b in zip(theirs[WARM_UP:], own[WARM_UP:], strict=True)]
     milliseconds = 1e3 * median(theirs)
     return [f"{milliseconds:.1f}", *spread(ratios), f"{theirs[0]:.1f}"]
@@ -43,12 +47,12 @@ def spread(values: Sequence[float]) -> list[str]:
 
 
 def conditions(sizes: str, rounds: int, modules: Sequence[str]) -> str:
-    """What a table depends on, in two lines; the versions of those `modules` that are installed are among it."""
-    made_by = train.provenance()
-    versions = {"python": platform.python_version(), **made_by["versions"]}
-    of = metadata.packages_distributions()
-    versions |= {name: metadata.version(of[name][0]) for name in modules if name in of}
-    where = f"{made_by['device']}, cores: {len(jax.devices('cpu'))}, commit {made_by['git_commit']}"
+    """What a measurement depends on, in two lines: date, device, commit, sizes; and versions, also of installed `modules`."""
+    provenance = train.provenance()
+    versions = {"python": platform.python_version(), **provenance["versions"]}
+    distributions = metadata.packages_distributions()
+    versions |= {name: metadata.version(distributions[name][0]) for name in modules if name in distributions}
+    where = f"{provenance['device']}, cores: {len(jax.devices('cpu'))}, commit {provenance['git_commit']}"
     return f"{datetime.date.today()}, {where}; {sizes}, rounds: {rounds}\n" + ", ".join(
         f"{name} {v}" for name, v in versions.items()
     )

@@ -2,8 +2,9 @@
 
     python scripts/verdicts_accuracy.py --seeds 5
 
-The models are those of `make quickstart` and the page with learned positions, with the seed of the model changed. The bag of
-words is scikit-learn's logistic regression on word counts, over as many corpora as there are seeds.
+The models are those of `make quickstart` and transformer_positional, which has learned positions; each seed initialises and
+trains them anew on the same corpus. "bag of words" is scikit-learn's logistic regression on word counts, for which each seed
+makes a new corpus.
 """
 
 import argparse

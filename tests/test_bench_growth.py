@@ -58,7 +58,7 @@ def test_the_exponents_are_fitted(monkeypatch):
     [
         (["--rounds=0"], "--rounds=0 must be positive"),
         (["--counts", "1", "0"], "--counts=[1, 0] must be positive"),
-        (["--batches", "8", "8"], "--batches=[8, 8] must be two different sizes at least, to fit an exponent"),
+        (["--batches", "8", "8"], "--batches=[8, 8] must be at least two different sizes, to fit an exponent"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(flags, message, monkeypatch, capsys):

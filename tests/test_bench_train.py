@@ -97,7 +97,7 @@ def test_a_peer_that_is_not_installed_is_named_and_left_out(print_table: Callabl
     output = print_table("--peers", "linen", "keras-tensorflow", "--models", "single_head")
     assert [name for _, what, name in read_table(output) if what == "train"] == ["ours", "linen"]
     assert "keras-tensorflow is left out: " in output
-    assert "tensorflow not installed (the extra bench has it)" in output
+    assert "tensorflow not installed (part of the extra bench)" in output
 
 
 def test_the_machine_is_measured(monkeypatch: pytest.MonkeyPatch):
@@ -115,7 +115,7 @@ def test_models_of_different_sizes_are_refused():
 
 
 def test_a_contender_that_fails_is_named(capfd):
-    with pytest.raises(RuntimeError, match=r"^linen, no_model: the process has failed, see above$"):
+    with pytest.raises(RuntimeError, match=r"^linen, no_model: the process has failed; see above$"):
         processes.start("linen", "no_model", Sizes(2, 4, 1))
     assert "no_model" in capfd.readouterr().err
 

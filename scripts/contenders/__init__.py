@@ -1,1 +1,1 @@
-"""Who runs in `scripts/bench_train.py`: one model, as ours, linen, Keras and PyTorch have it, each in a process of its own."""
+"""The contenders of `scripts/bench_train.py`: the same model in `attn`, linen, Keras and PyTorch, each in its own process."""

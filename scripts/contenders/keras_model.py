@@ -1,4 +1,4 @@
-"""The model of Keras 3 layers, through `fit` and `evaluate`, compiled with Keras' defaults for the backend."""
+"""The model built from Keras 3 layers, run through `fit` and `evaluate`, and compiled with Keras' defaults for the backend."""
 
 import importlib
 import os
@@ -35,7 +35,7 @@ def _contender(backend: str, workload: Workload) -> Contender:
 
 
 def keras_model(keras: Any, config: ClassifierConfig) -> Any:
-    """The model of Keras' own layers."""
+    """The classifier, built from Keras' own layers."""
     layers = keras.layers
 
     class AddPositions(layers.Layer):

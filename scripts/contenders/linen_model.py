@@ -1,4 +1,4 @@
-"""The model as one would write it down in flax.linen, with `optax.adam`, a whole batch under one `jax.jit`."""
+"""The model written in plain flax.linen, with `optax.adam` and the whole batch under one `jax.jit`."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from scripts.contenders.workload import Contender, Workload, output_dim
 
 
 class PlainClassifier(nn.Module):
-    """Of linen's own parts and with linen's initialisers."""
+    """The classifier, built from linen's own layers with linen's initialisers."""
 
     config: ClassifierConfig
 

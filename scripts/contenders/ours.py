@@ -1,4 +1,4 @@
-"""The programs of `experiments.steps`, compiled as the runner compiles them, one virtual CPU device a core."""
+"""The programs of `experiments.steps`, compiled as the runner compiles them, with one virtual CPU device per core."""
 
 import jax
 
@@ -8,7 +8,7 @@ from scripts.contenders.workload import Contender, Workload
 
 
 def ours(workload: Workload, plan: steps.Plan | None = None) -> Contender:
-    """`plan`: how it is cut; None is as the runner cuts it."""
+    """Our model, ready to run. `plan` says how a batch is split over devices and microbatches; None means as in the runner."""
     commands.use_all_cores()
     jax.config.update("jax_enable_compilation_cache", False)
     plan = plan or build.build_plan(workload.config, Classifier(workload.model))

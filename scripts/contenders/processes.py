@@ -1,4 +1,4 @@
-"""A contender in a process of its own: one JAX, one Keras backend, one thread pool each."""
+"""Runs each contender in its own process, with its own JAX, Keras backend and thread pool."""
 
 import importlib
 import multiprocessing
@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 
 from scripts.contenders.workload import Contender, Sizes, make_workload
 
-# Where each is, and what it needs beyond what ours needs: the extra "bench".
+# The module and function of each contender, and the packages that it needs in addition, which the extra "bench" installs.
 CONTENDERS = {
     "ours": ("ours:ours", ()),
     "linen": ("linen_model:linen", ()),
@@ -19,33 +19,37 @@ CONTENDERS = {
 
 
 def start(contender: str, model: str, sizes: Sizes) -> Contender:
-    """The contender in a new process, once it is ready; RuntimeError where it failed."""
+    """Starts a contender in a new process, and returns it when it is ready.
+
+    Raises:
+      RuntimeError: the process has failed.
+    """
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, contender, model, sizes), daemon=True)
+    parent, child = context.Pipe()
+    process = context.Process(target=_serve, args=(child, contender, model, sizes), daemon=True)
     process.start()
-    theirs.close()
+    child.close()
 
     def answer() -> int:
         try:
-            return ours.recv()
+            return parent.recv()
         except EOFError:
-            raise RuntimeError(f"{contender}, {model}: the process has failed, see above") from None
+            raise RuntimeError(f"{contender}, {model}: the process has failed; see above") from None
 
     def ask(what: str) -> Callable[[], object]:
-        return lambda: (ours.send(what), answer())
+        return lambda: (parent.send(what), answer())
 
     return Contender(answer(), ask("train"), ask("evaluate"))
 
 
 def _serve(pipe: Connection, contender: str, model: str, sizes: Sizes) -> None:
     module, _, name = CONTENDERS[contender][0].partition(":")
-    made = getattr(importlib.import_module(f"scripts.contenders.{module}"), name)(make_workload(model, sizes))
-    pipe.send(made.parameters)
+    served = getattr(importlib.import_module(f"scripts.contenders.{module}"), name)(make_workload(model, sizes))
+    pipe.send(served.parameters)
     while True:
         try:
             what = pipe.recv()
         except EOFError:  # the benchmark is over
             return
-        getattr(made, what)()
+        getattr(served, what)()
         pipe.send(0)

@@ -10,7 +10,7 @@ from attn.models.classifier import ClassifierConfig
 from experiments import commands
 from scripts.contenders.workload import Contender, Workload, output_dim
 
-torch: Any = importlib.import_module("torch")  # of the extra "peers"
+torch: Any = importlib.import_module("torch")  # part of the extra "peers"
 nn = torch.nn
 attention = nn.functional.scaled_dot_product_attention
 
@@ -40,7 +40,7 @@ def _contender(workload: Workload, compiled: bool) -> Contender:
             loss = nn.functional.cross_entropy(run(batch_tokens), batch_labels)
             loss.backward()
             optimizer.step()
-        return loss.item()  # which waits
+        return loss.item()  # waits for the device
 
     def evaluate() -> float:
         model.eval()
@@ -55,7 +55,7 @@ def _contender(workload: Workload, compiled: bool) -> Contender:
     return Contender(sum(parameter.numel() for parameter in model.parameters()), train, evaluate)
 
 
-class OfOneHead(nn.Module):
+class SingleHead(nn.Module):
     def __init__(self):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
@@ -65,7 +65,7 @@ class OfOneHead(nn.Module):
         return attention(self.scale * x, x, x, scale=1.0).squeeze(1)
 
 
-class OfManyHeads(nn.Module):
+class MultiHead(nn.Module):
     def __init__(self, config: ClassifierConfig, dim: int, outer: int):
         super().__init__()
         self.split = (config.num_heads, config.key_dim)
@@ -81,7 +81,7 @@ class OfManyHeads(nn.Module):
 class Block(nn.Module):
     def __init__(self, config: ClassifierConfig, dim: int):
         super().__init__()
-        self.attention = OfManyHeads(config, dim, dim)
+        self.attention = MultiHead(config, dim, dim)
         self.norm1, self.norm2 = (nn.LayerNorm(dim, eps=1e-6) for _ in range(2))
         self.inner, self.outer = nn.Linear(dim, config.feedforward_dim), nn.Linear(config.feedforward_dim, dim)
         self.drop1, self.drop2 = (nn.Dropout(config.dropout_rate) for _ in range(2))
@@ -92,7 +92,7 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-    """The model of PyTorch's own modules."""
+    """The classifier, built from PyTorch's own modules."""
 
     def __init__(self, config: ClassifierConfig):
         super().__init__()
@@ -114,5 +114,5 @@ class Model(nn.Module):
 
 def _layer(config: ClassifierConfig, dim: int, outer: int) -> Any:
     if config.body == "attention":
-        return OfOneHead()
-    return OfManyHeads(config, dim, outer) if config.body == "multi_head" else Block(config, dim)
+        return SingleHead()
+    return MultiHead(config, dim, outer) if config.body == "multi_head" else Block(config, dim)

@@ -1,4 +1,4 @@
-"""What every contender trains and evaluates, and what a contender is."""
+"""The workload that every contender trains on and evaluates, and the type of a contender."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,27 +13,33 @@ VOCABULARY = 10_000
 
 class Sizes(NamedTuple):
     batch_size: int
-    length: int  # tokens of a review
-    batches: int  # a turn
+    length: int  # tokens per review
+    batches: int  # per turn
 
 
 class Workload(NamedTuple):
-    config: settings.Config  # the page of the lab notebook
+    config: settings.Config  # of configs/NAME.py
     model: ClassifierConfig
-    tokens: np.ndarray  # uint16 [batches · B, T], as the corpora hold them
+    tokens: np.ndarray  # uint16 [batches · B, T], the dtype of the corpora
     labels: np.ndarray  # int8 [batches · B]
 
 
 class Contender(NamedTuple):
-    """A model that is ready: its size, and a turn of each kind, which returns when it is done."""
+    """One implementation of the model, ready to run.
+
+    Attributes:
+      parameters: the number of parameters.
+      train: runs one train step per batch, and returns when they are done.
+      evaluate: computes loss and accuracy over all batches, and returns when they are done.
+    """
 
     parameters: int
-    train: Callable[[], object]  # a step a batch
-    evaluate: Callable[[], object]  # loss and accuracy over all batches
+    train: Callable[[], object]
+    evaluate: Callable[[], object]
 
 
 def make_workload(name: str, sizes: Sizes) -> Workload:
-    """The page `configs/NAME.py` on random tokens: nothing is masked, so a step takes as long on any data."""
+    """The config `configs/NAME.py` with random tokens. Nothing is masked, so the time does not depend on the data."""
     config = settings.load_page(name, "imdb")
     config.batch_size = sizes.batch_size
     rng = np.random.default_rng(0)
