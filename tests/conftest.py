@@ -79,15 +79,22 @@ def real_archive() -> Path:
 
 
 @pytest.fixture(scope="session")
-def real_reviews(real_archive: Path) -> dict[str, list[imdb_archive.Review]]:
-    """The reviews of the real archive by split, read once."""
-    return imdb_archive.read_archive(real_archive).splits
+def real_content(real_archive: Path) -> imdb_archive.Archive:
+    """What the real archive holds, read once."""
+    return imdb_archive.read_archive(real_archive)
 
 
 @pytest.fixture(scope="session")
-def imdb_data_dir(real_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def imdb_data_dir(real_archive: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """A data directory in which the real archive is prepared, once a session."""
-    return once(tmp_path_factory, "imdb", lambda data_dir: imdb.prepare(real_archive, data_dir))
+
+    def prepare(data_dir: Path) -> None:
+        content = request.getfixturevalue("real_content")
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(imdb_archive, "read_archive", lambda *_: content)  # not a second time
+            imdb.prepare(real_archive, data_dir)
+
+    return once(tmp_path_factory, "imdb", prepare)
 
 
 @pytest.fixture(scope="session")

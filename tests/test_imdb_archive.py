@@ -122,7 +122,8 @@ def test_a_folder_with_another_number_of_reviews(tmp_path, changed, count):
         imdb_archive.read_archive(path, reviews_per_folder=3)
 
 
-def test_the_real_archive(real_reviews):
-    folders = collections.Counter(review.name.rsplit("/", 1)[0] for split in real_reviews.values() for review in split)
+def test_the_real_archive(real_content):
+    splits = real_content.splits
+    folders = collections.Counter(review.name.rsplit("/", 1)[0] for split in splits.values() for review in split)
     assert folders == {f"aclImdb/{split}/{label}": 12_500 for split in ("train", "test") for label in ("pos", "neg")}
-    assert [sum(len(review.text) for review in real_reviews[split]) for split in ("train", "test")] == [33_132_823, 32_350_685]
+    assert [sum(len(review.text) for review in splits[split]) for split in ("train", "test")] == [33_132_823, 32_350_685]

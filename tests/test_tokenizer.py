@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.data import tokenizer
-from experiments.data.imdb_archive import Review
+from experiments.data.imdb_archive import Archive
 from experiments.data.tokenizer import Tokenizer
 
 SMALL = Tokenizer(words=(b"the", b"film", b"was", b"good"), vocabulary_size=6, max_length=3)
@@ -97,8 +97,8 @@ def test_settings_that_cannot_be_honoured(settings, message):
     assert "\n" not in str(caught.value)
 
 
-def test_words_of_the_real_train(real_reviews: dict[str, list[Review]]):
-    counts = tokenizer.count_words(review.text for review in real_reviews["train"])
+def test_words_of_the_real_train(real_content: Archive):
+    counts = tokenizer.count_words(review.text for review in real_content.splits["train"])
     words = tokenizer.rank_words(counts)
     assert len(words) == 88_584
     assert " ".join(f"{word.decode()} {counts[word]}" for word in words[:12]) == TOP
