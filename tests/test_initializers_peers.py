@@ -8,7 +8,10 @@ from flax import linen as nn
 
 from attn.layers import keras as layers
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras 3.15's variables
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras 3.15's variables
+    pytest.mark.usefixtures("fast_compilation"),
+]
 D, N, H = 24, 3, 8  # PyTorch and Flax split D into heads
 SEEDS = 60
 
