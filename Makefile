@@ -1,7 +1,7 @@
 PYTHON ?= python3
 EXTRAS ?=
 RUN = .venv/bin/python
-PYTEST = $(RUN) -m pytest -n auto --maxprocesses=4 --dist=worksteal $(if $(CI),--fail-slower-than=20)
+PYTEST = $(RUN) -m pytest -n auto --maxprocesses=4 --dist=worksteal
 
 quickstart: .venv/with-experiments
 	$(RUN) -m experiments quickstart
@@ -11,7 +11,7 @@ test: .venv/with-$(if $(EXTRAS),test$(comma)$(EXTRAS),test)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m pyright
-	$(PYTEST)
+	$(PYTEST) $(if $(CI),--fail-slower-than=20)
 
 # Also the tests marked "exhaustive", which take long, and all with XLA's default code generation (see tests/conftest.py).
 test-all: .venv/with-$(if $(EXTRAS),test$(comma)$(EXTRAS),test)
