@@ -1,6 +1,7 @@
 """Attention in JAX: one operator for any score function, and layers and models that are built on it.
 
-Arrays in, arrays out: nothing in this package reads files or prints. Submodules are imported when they are first used.
+Arrays in, arrays out: nothing in this package prints, and only `attn.parity` opens files. Submodules are imported when they are
+first used.
 """
 
 from typing import TYPE_CHECKING

@@ -15,7 +15,7 @@ from attn.kernels.forward_mode import explain_forward_mode_errors
 from attn.kernels.fused import attention as fused
 from attn.kernels.inputs import Inputs
 from attn.kernels.masking import clean_unweighted_queries
-from attn.kernels.options import Options, Sizes
+from attn.kernels.options import Options, Sizes, parse_options
 from attn.kernels.selection import Explanation, Implementation, record, select, select_pooled
 from attn.kernels.tiles.tiling import Block, choose_block
 from attn.kernels.validation import query_weight_array, validate
@@ -61,22 +61,22 @@ def attend(
       key: `[*B, S, K, H]`. N is a multiple of K: query head n reads key and value head n // (N / K).
       value: `[*B, S, K, V]`.
       score: a name of `attn.scores.NAMES`, a score with parameters such as `attn.scores.additive(vector)`, or any function
-        of one query and one key vector. It is differentiated, what it captured included.
+        of one query and one key vector. Gradients also reach the arrays that it captured.
       scale: a scalar that multiplies the score. None means 1/√H for "scaled_dot", else 1.
       bias: floating point, `[*B, N, T, S]`, each axis full or 1; added after `score_mod`.
       mask: bool, of the same shape; True means may attend.
       query_lengths, key_lengths: integers `[*B]`; queries and keys at and after them are masked.
       query_segments, key_segments: integers `[T]` and `[S]`, or with `*B` before; equal ones may attend to each other.
-      causal: True where T = S or positions are given; else "top_left" (query 0 is at key 0) or "bottom_right" (the last
-        query is at the last key).
+      causal: True needs T = S, or positions. Otherwise say "top_left" (query 0 is at key 0) or "bottom_right" (the last query
+        is at the last key).
       window: (left, right), inclusive: how far before and after a query's position its keys may be. None is open.
       query_positions, key_positions: integers shaped as segments; what causality, the window, score_mod and mask_mod go by.
         None means 0, 1, 2, …; with causal="bottom_right" the queries begin at S − T.
-      score_mod: a function (score, batch, head, query_position, key_position) -> score of scalars; it is differentiated,
-        what it captured included. Ready ones are in `attn.score_mods`.
+      score_mod: a function (score, batch, head, query_position, key_position) -> score of scalars. Gradients also reach the
+        arrays that it captured. `attn.score_mods` has common ones.
       mask_mod: a function (batch, head, query_position, key_position) -> bool.
-      normalizer: "softmax", "softmax1" (a sink of 0), "sigmoid", "sparsemax" or "entmax15" (these two dense alone).
-      sink: `[N]`, a logit of each head that takes weight and gives nothing.
+      normalizer: "softmax", "softmax1" (a sink of 0), "sigmoid", "sparsemax" or "entmax15"; the last two run only as "dense".
+      sink: `[N]`, for each head the score of one more key, whose value is 0.
       dropout_rate: in [0, 1); the weights that are kept are divided by 1 − rate, after the normaliser.
       dropout_rng: a key of `jax.random`. Which weights are kept is a function of it and of the indices of batch, head,
         query and key alone: not of the implementation, the block, a shard or a microbatch (see `dropout_offset`).
@@ -137,14 +137,14 @@ def attend_pooled(
     """The mean, or any weighted sum, of `attn.attend` over the queries: Σ_t query_weights[t] · attend(query, key, value)[t].
 
     Where all queries may attend to the same keys and a single tile holds everything, the weights are summed over the queries
-    before they are multiplied by the values, which needs a third of the products; `attn.explain(..., pooled=True)` calls this
-    "pooled". Otherwise the outputs are summed, without those of weight 0.
+    before they are multiplied by the values, which needs about half of the products. `attn.explain(..., pooled=True)` calls
+    this "pooled". Otherwise the outputs are summed, without those of weight 0.
 
     Args:
       query, key, value: as in `attn.attend`.
       query_weights: floating point, `[T]` or `[*B, T]`; differentiated. None means 1/T, which gives the mean.
-      implementation, block: as in `attn.attend`. The outputs are summed where the implementation is not "auto" or a block is
-        given.
+      implementation, block: as in `attn.attend`. If either is given, "pooled" is not used, and the outputs of that
+        implementation are summed.
       **options: all other keyword arguments of `attn.attend`: score, scale, bias, mask, query_lengths, key_lengths,
         query_segments, key_segments, causal, window, query_positions, key_positions, score_mod, mask_mod, normalizer, sink,
         dropout_rate, dropout_rng and dropout_offset.
@@ -156,7 +156,7 @@ def attend_pooled(
       ValueError: one line with the argument, its shape or value, and the rule.
     """
     query, key, value = as_arrays(query, key, value)
-    chosen = Options(**options)
+    chosen = parse_options("attend_pooled", options)
     inputs, sizes = validate(query, key, value, chosen)
     weights = query_weight_array(query_weights, sizes, inputs.dtype)
     inputs = clean_unweighted_queries(inputs, weights)
@@ -200,7 +200,9 @@ def attention_weights(
     """
     if implementation not in ("auto", "dense"):
         raise ValueError(f"implementation={implementation!r} has no weights to return: only 'dense' has")
-    inputs, sizes = validate(*as_arrays(query, key, key if value is None else value), Options(**options))
+    inputs, sizes = validate(
+        *as_arrays(query, key, key if value is None else value), parse_options("attention_weights", options)
+    )
     weights = jax.jit(dense.attention_weights, static_argnums=1)(inputs, after_dropout)
     return weights.reshape(*sizes.batch, sizes.N, sizes.T, sizes.S)
 
@@ -238,7 +240,7 @@ def explain(
         not dense: it keeps all T × S weights, and is slower
     """
     query, key, value = as_arrays(query, key, value)
-    chosen = Options(**options)
+    chosen = parse_options("explain", options)
     inputs, _ = validate(query, key, value, chosen)
     return (select_pooled if pooled else select)(query, key, value, chosen, inputs, implementation, block)
 

@@ -15,7 +15,7 @@ from jax import lax
 from attn.kernels.chunked.attention import attention
 from attn.kernels.chunked.forward import log_normalizer
 from attn.kernels.inputs import Inputs
-from attn.kernels.options import Options, Sizes
+from attn.kernels.options import Sizes, parse_options
 from attn.kernels.tiles.logits import tile_logits
 from attn.kernels.tiles.loop import for_each_tile
 from attn.kernels.tiles.mask import tile_mask
@@ -82,7 +82,9 @@ def attention_statistics(
     Example:
       >>> attn.attention_statistics(query, key, causal=True).entropy.mean(axis=-1)  # of each head, in nats
     """
-    inputs, sizes = validate(*as_arrays(query, key, key if value is None else value), Options(**options))
+    inputs, sizes = validate(
+        *as_arrays(query, key, key if value is None else value), parse_options("attention_statistics", options)
+    )
     if inputs.normalizer not in WITH_SINK:
         raise ValueError(f"normalizer={inputs.normalizer!r} has no statistics: only {' and '.join(WITH_SINK)} have")
     if type(top_k) is not int or not 0 <= top_k <= sizes.S:
@@ -109,7 +111,7 @@ def merge_attention(
       `[*B, T, N, V]`, of the dtype of the first output.
 
     Raises:
-      ValueError: the numbers of outputs and lses differ, or a sink is given without lses.
+      ValueError: the numbers or the shapes of outputs and lses differ, or a sink is given without lses.
     """
     if lses is None:
         if sink is not None:
@@ -119,6 +121,11 @@ def merge_attention(
         raise ValueError(
             f"{len(outputs)} outputs and {len(lses)} lses: there must be one lse for each output, and at least one output"
         )
+    batch_queries_heads = outputs[0].shape[:-1]
+    for index, lse in enumerate(lses):
+        expected = (*batch_queries_heads[:-2], *reversed(batch_queries_heads[-2:]))
+        if jnp.shape(lse) != expected:
+            raise ValueError(f"lses[{index}] {jnp.shape(lse)} must be [*B, N, T], {expected} for outputs {outputs[0].shape}")
     partial = jnp.stack([jnp.asarray(lse) for lse in lses])  # [sets, *B, N, T]
     total = jax.nn.logsumexp(partial, axis=0)
     if sink is not None:

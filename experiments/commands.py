@@ -200,7 +200,7 @@ def _parse_config(arguments: list[str]) -> tuple[Config, str, Path]:
     workdir = _workdir(values)
     if not values.config or not Path(values.config.partition(":")[0]).is_file():
         problem = "--config is missing" if values.config is None else f"--config={values.config} is not a file"
-        raise UsageError(f"{problem}: it must be a page such as {_example_page()}")
+        raise UsageError(f"{problem}: it must be a config file such as {_example_page()}")
     try:
         config = _read_page(values.config, fields)
         settings.check(config)

@@ -13,7 +13,7 @@ from attn import mask_mods, scores
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 SCORES = rf"\({B}, {N}, {T}, {S}\)"
 BAD = [
-    ({"query": QUERY[0, 0]}, r"query \(4, 3\) must be \[\*B, length, heads, head dim\]"),
+    ({"query": QUERY[0, 0]}, r"query \(4, 3\) must be \[\*B, T, N, H\]: it has 2 axes"),
     ({"key": KEY[0]}, r"key \(7, 2, 3\) must be .* of the rank of query \(2, 5, 4, 3\)"),
     ({"query": QUERY.astype(int)}, r"query is int32: it must be floating point, of 16, 32 or 64 bits"),
     ({"key": KEY[:1]}, r"key \(1, 7, 2, 3\) and query \(2, 5, 4, 3\) differ in their batch axes \(1,\)"),
@@ -136,3 +136,17 @@ def test_the_output_has_the_values_dtype():
         assert attn.attend(QUERY, KEY, jnp.asarray(VALUE, dtype)).dtype == dtype
     assert attn.attend(QUERY, KEY, VALUE).shape == (B, T, N, V)
     assert jax.eval_shape(lambda q: attn.attend(q[0], KEY[0], VALUE[0]), QUERY).shape == (T, N, V)
+
+
+@pytest.mark.parametrize("function", [attn.attend_pooled, attn.attention_weights, attn.attention_statistics, attn.explain])
+def test_an_unknown_argument_is_named_with_the_closest(function):
+    with pytest.raises(TypeError, match=rf"^{function.__name__}\(\) has no argument 'is_causal'; did you mean 'causal'\?$"):
+        function(QUERY, KEY, VALUE, is_causal=True)
+
+
+def test_merge_attention_names_the_log_sum_exp_of_another_shape():
+    output = np.zeros((2, 5, 4, 3), np.float32)
+    with pytest.raises(
+        ValueError, match=r"lses\[1\] \(2, 5, 4\) must be \[\*B, N, T\], \(2, 4, 5\) for outputs \(2, 5, 4, 3\)"
+    ):
+        attn.merge_attention([output, output], [np.zeros((2, 4, 5)), np.zeros((2, 5, 4))])

@@ -233,3 +233,11 @@ def test_scores_before_dropout_refuse_dropout():
     layer = keras.MultiHeadAttention(2, 3, dropout=0.5)
     with pytest.raises(ValueError, match=r"deterministic=False: the scores of MultiHeadAttention are those before dropout"):
         layer.apply({}, *HAND, deterministic=False, method="attention_scores")
+
+
+def test_dropout_without_an_rng_and_inputs_of_another_batch_are_refused():
+    layer = keras.Attention(dropout=0.5)
+    with pytest.raises(ValueError, match=r"deterministic=False needs the rng named 'dropout': .*rngs="):
+        layer.apply({}, *HAND, deterministic=False)
+    with pytest.raises(ValueError, match=r"value \(3, 2, 2\) and query \(1, 2, 2\) differ in an axis"):
+        layer.apply({}, HAND[0], np.ones((3, 2, 2), np.float32))

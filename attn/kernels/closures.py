@@ -82,7 +82,8 @@ def trace(
     # A new lambda, because JAX caches what it traced under the function, which may have captured other arrays since.
     closed, result = jax.make_jaxpr(lambda *x: function(*x), return_shape=True)(*examples)
     if not isinstance(result, jax.ShapeDtypeStruct) or result.shape != () or jnp.issubdtype(result.dtype, jnp.complexfloating):
-        raise ValueError(f"{name} returns {result} for one query and one key: it must return one real scalar")
+        returned = f"{result.dtype} of shape {result.shape}" if isinstance(result, jax.ShapeDtypeStruct) else result
+        raise ValueError(f"{name} returns {returned} for one query and one key: it must return one real scalar")
     return Program(closed.jaxpr, sharded), tuple(closed.consts), result
 
 

@@ -1,7 +1,9 @@
 """The keyword arguments of `attn.attend` as one value, and the sizes of one call."""
 
 import dataclasses
+import difflib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -63,3 +65,13 @@ class Options:
     def has_mask(self) -> bool:
         masks = (self.mask, self.query_lengths, self.key_lengths, self.query_segments, self.window, self.mask_mod)
         return self.causal not in (None, False) or any(mask is not None for mask in masks)
+
+
+def parse_options(function: str, options: Mapping[str, Any]) -> Options:
+    """The options of a function of `attn`. Raises TypeError, with the closest name, for one that does not exist."""
+    names = [field.name for field in dataclasses.fields(Options)]
+    for name in options:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            raise TypeError(f"{function}() has no argument {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+    return Options(**options)

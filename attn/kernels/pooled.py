@@ -2,7 +2,7 @@
 
 Σ_t w_t Σ_s p_ts v_s = Σ_s (Σ_t w_t p_ts) v_s: the values are multiplied by one row of weights for each head, not by T rows.
 Backward, all queries receive the same gradient up to the factor w_t, so the gradient of the weights is one row too. Of the
-two products of the forward pass one remains, and of the five of the backward pass two.
+two products of T × S numbers in the forward pass one remains, and of the five in the backward pass three.
 """
 
 from collections.abc import Callable

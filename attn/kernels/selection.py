@@ -32,7 +32,7 @@ class Explanation:
         return "\n".join([f"{self.implementation}{tile}", *(f"  not {name}: {why}" for name, why in self.others.items())])
 
 
-_POOLED = Explanation("pooled", None, dict.fromkeys(IMPLEMENTATIONS, "'pooled' needs a third of the products"))
+_POOLED = Explanation("pooled", None, dict.fromkeys(IMPLEMENTATIONS, "'pooled' needs about half of the products"))
 _recording: contextvars.ContextVar[list[Explanation] | None] = contextvars.ContextVar("recording", default=None)
 
 

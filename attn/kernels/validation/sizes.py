@@ -17,7 +17,9 @@ def as_arrays(query: Any, key: Any, value: Any) -> tuple[Array, Array, Array]:
 def call_sizes(query: Query, key: Key, value: Value) -> Sizes:
     """The sizes of one call. Raises ValueError where shapes or dtypes do not go together."""
     for name, array in {"query": query, "key": key, "value": value}.items():
-        if array.ndim < 3 or array.ndim != query.ndim:
+        if query.ndim < 3:
+            raise ValueError(f"query {query.shape} must be [*B, T, N, H]: it has {query.ndim} axes, and three is the least")
+        if array.ndim != query.ndim:
             raise ValueError(f"{name} {array.shape} must be [*B, length, heads, head dim], of the rank of query {query.shape}")
         if array.dtype not in (jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64):
             raise ValueError(f"{name} is {array.dtype}: it must be floating point, of 16, 32 or 64 bits")

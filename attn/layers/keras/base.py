@@ -16,7 +16,7 @@ from attn.shapes import Array, Mask, Query, Valid
 
 _KERAS_ARGUMENTS = {
     "training": "deterministic=False for training=True",
-    "return_attention_scores": 'layer.apply(params, query, value, method="attention_scores")',
+    "return_attention_scores": 'layer.apply(variables, query, value, method="attention_scores")',
     "mask": "query_mask, value_mask and key_mask",
 }
 
@@ -74,7 +74,7 @@ class AttentionLayer(nn.Module):
           deterministic: False applies dropout to the weights, and needs the rng named "dropout".
 
         Raises:
-          TypeError: `value` is missing, or an argument is unknown; for Keras' own names with ours in its place.
+          TypeError: `value` is missing, or an argument is unknown; for one of Keras' arguments the message names ours.
           ValueError: one line with the argument, its shape or value, and the rule.
         """
         name = type(self).__name__
@@ -157,12 +157,16 @@ class AttentionLayer(nn.Module):
         for name, x in (("value", value), ("key", key)):
             if x.ndim != query.ndim:
                 raise ValueError(f"{name} {x.shape} must have the rank of query {query.shape}")
+            if any(x.shape[axis] != query.shape[axis] for axis in range(query.ndim - 1) if axis not in over):
+                raise ValueError(f"{name} {x.shape} and query {query.shape} differ in an axis that is not attended over")
         q, k, v = self._heads(query, key, value, over)
         options = self._score(query.shape[-1])
         if position is not None:
             q, k, options["score_mod"] = position.rotate(q), position.rotate(k), position.score_mod
         options |= self._mask_options(masks, over, query, key, (q, k), operator is _weights)
         if layer.dropout and not deterministic:
+            if not (self.has_rng("dropout") or self.has_rng("params")):
+                raise ValueError("deterministic=False needs the rng named 'dropout': layer.apply(..., rngs={'dropout': rng})")
             options |= {"dropout_rate": layer.dropout, "dropout_rng": self.make_rng("dropout")}
         output = operator(q, k, v, **options)
         if operator is _weights:

@@ -8,7 +8,7 @@ import numpy as np
 from attn.kernels.masking import combine_masks
 from attn.shapes import Array, Key, Mask, Query
 
-Version = Literal["2.11", "3.15"]  # "2.11" stands for Keras up to 2.11, "3.15" for 3.13 and later
+Version = Literal["2.11", "3.15"]  # docs/layers.md says which of them stands for which other version
 VERSIONS = ("2.11", "3.15")
 
 

@@ -74,12 +74,12 @@ class MultiHeadAttention(_Projected):
 
     Vaswani et al. 2017, section 3.2.2, but each head projects to `key_dim` channels, which is not divided by the heads. The
     parameters have Keras' names and shapes: query and key `[D, N, H]`, value `[D, N, V]`, attention_output `[N, V, O]`, each
-    with a bias.
+    with a bias unless `use_bias=False`.
 
-    A query without a key gives 0 here, before the bias of the output. With version="2.11" its weights are uniform, up to what
-    −1e9 leaves of the scores. With version="3.15" its output is the mean of all values, or 0 where dropout, scores or a rank
-    other than 3 rule out Keras' fused path; and `query_mask` is ignored, because that version overwrites it
-    (keras.src.layers.attention.multi_head_attention, `call`).
+    A query without a key gives 0 here, before the bias of the output. With version="2.11" its weights are nearly uniform:
+    subtracting 1e9 rounds away most of the differences between the scores. With version="3.15" its output is the mean of all
+    values, or 0 where dropout, scores or a rank above 3 rule out Keras' fused path; and `query_mask` is ignored, because that
+    version overwrites it (keras.src.layers.attention.multi_head_attention, `call`).
 
     Attributes:
       num_heads: the number of heads N.
@@ -91,6 +91,11 @@ class MultiHeadAttention(_Projected):
       attention_axes: the axes of the inputs that are attended over; None means all between the first and the last.
       version: "2.11", "3.15", or None for our contract.
       initializer: a name of `attn.layers.initializers.FAMILIES`; None means that of the version, or of Keras 2.11.
+
+    Example:
+      >>> layer = attn.layers.keras.MultiHeadAttention(num_heads=2, key_dim=8)
+      >>> variables = layer.init(jax.random.key(0), x, x)
+      >>> output = layer.apply(variables, x, x, value_mask=valid)
 
     Raises:
       ValueError: a size that is not a positive int, a rate outside of [0, 1), or an unknown name.
