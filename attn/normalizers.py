@@ -47,7 +47,7 @@ def sparsemax(logits: Array) -> Array:
     """The Euclidean projection of the logits onto the simplex (Martins and Astudillo 2016, algorithm 1)."""
     z = _shifted(logits)
     ordered = -jnp.sort(-z, axis=-1)
-    count = jnp.arange(1, z.shape[-1] + 1, dtype=z.dtype)
+    count = _ranks(z)
     thresholds = (jnp.cumsum(ordered, axis=-1) - 1) / count
     return _attended(logits, jnp.maximum(z - _last(thresholds, ordered > thresholds), 0))
 
@@ -57,7 +57,7 @@ def entmax15(logits: Array) -> Array:
     """Entmax with α = 1.5 (Peters, Niculae and Martins 2019, appendix C.2): sparse, and exact by sorting."""
     z = _shifted(logits) / 2
     ordered = -jnp.sort(-z, axis=-1)
-    count = jnp.arange(1, z.shape[-1] + 1, dtype=z.dtype)
+    count = _ranks(z)
     mean = jnp.cumsum(ordered, axis=-1) / count
     spread = jnp.cumsum(jnp.square(ordered), axis=-1) - count * jnp.square(mean)
     thresholds = mean - jnp.sqrt(jnp.maximum((1 - spread) / count, 0))
@@ -88,6 +88,11 @@ NORMALIZERS: dict[str, Callable[..., Array]] = {
 def normalize(name: str, logits: Array, sink: Array | None) -> Array:
     """The weights `[.., S]` of logits `[.., S]`; `sink` is None or broadcasts to them, last axis 1."""
     return softmax(logits, sink) if name in WITH_SINK else NORMALIZERS[name](logits)
+
+
+def _ranks(z: Array) -> Array:
+    """1, 2, 3, … along the last axis, of the rank of `z`."""
+    return jnp.arange(1, z.shape[-1] + 1, dtype=z.dtype).reshape((1,) * (z.ndim - 1) + (-1,))
 
 
 def _shifted(logits: Array) -> Array:

@@ -79,7 +79,9 @@ def rotary(x: Array, positions: Array | None = None, *, base: float = 10_000.0, 
             f"positions {positions.shape} {positions.dtype} are not integers {(length,)} or {x.shape[:-2]} of x {x.shape}"
         )
     x = x.astype(jnp.promote_types(dtype, jnp.float32))
-    angles = positions[..., None, None].astype(x.dtype) * jnp.asarray(_frequencies(head_dim, base), x.dtype)
+    frequencies = jnp.asarray(_frequencies(head_dim, base), x.dtype).reshape((1,) * (positions.ndim + 1) + (-1,))
+    angles = positions[..., None, None].astype(x.dtype) * frequencies
+    angles = angles.reshape((1,) * (x.ndim - angles.ndim) + angles.shape)
     cos, sin = jnp.cos(angles), jnp.sin(angles)  # [*B or none, T, 1, H / 2]
     pairs = (*x.shape[:-1], head_dim // 2, 2) if interleaved else (*x.shape[:-1], 2, head_dim // 2)
     axis = -1 if interleaved else -2

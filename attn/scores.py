@@ -80,7 +80,8 @@ class Cosine(Features):
         _check_shape("cosine temperature", self.temperature, (), (heads,))
 
     def query_features(self, query: Array) -> Array:
-        return _unit(query) / jnp.asarray(self.temperature, query.dtype)[..., None]
+        temperature = jnp.asarray(self.temperature, query.dtype)
+        return _unit(query) / temperature.reshape((1,) * (query.ndim - 2) + (-1, 1))
 
     def key_features(self, key: Array) -> Array:
         return _unit(key)

@@ -130,9 +130,10 @@ def merge_attention(
     total = jax.nn.logsumexp(partial, axis=0)
     if sink is not None:
         logit = jnp.asarray(sink, partial.dtype)[:, None]
+        logit = logit.reshape((1,) * (total.ndim - 2) + logit.shape)
         total = jnp.logaddexp(total, logit)
-        partial = jnp.logaddexp(partial, logit) if sink_in_outputs else partial
-    shares = jnp.swapaxes(jnp.exp(partial - finite_max(total)), -1, -2)[..., None]  # [sets, *B, T, N, 1]
+        partial = jnp.logaddexp(partial, logit[None]) if sink_in_outputs else partial
+    shares = jnp.swapaxes(jnp.exp(partial - finite_max(total)[None]), -1, -2)[..., None]  # [sets, *B, T, N, 1]
     merged = jnp.sum(shares * jnp.stack(list(outputs)), axis=0)
     return merged.astype(outputs[0].dtype)
 

@@ -33,5 +33,5 @@ def _weights(inputs: Inputs):
     allowed = tile_mask(inputs, tile, indices)
     masked_nonfinite = find_masked_nonfinite(inputs)
     logits = tile_logits(tile, indices, allowed, masked_nonfinite)
-    sink = None if inputs.sink is None else inputs.sink[:, :, None, None].astype(logits.dtype)
+    sink = None if inputs.sink is None else inputs.sink[None, :, :, None, None].astype(logits.dtype)
     return normalize(inputs.normalizer, logits, sink), tile, indices, allowed, masked_nonfinite

@@ -51,5 +51,5 @@ def _attendable_keys(inputs: Inputs) -> Array | None:
     by_mask = inputs.mask[:, :, 0, 0, :, None] if inputs.has_key_mask and inputs.mask is not None else None
     if inputs.key_lengths is None:
         return by_mask
-    by_length = jnp.arange(inputs.key.shape[2]) < inputs.key_lengths[:, None]
+    by_length = jnp.arange(inputs.key.shape[2], dtype=jnp.int32)[None] < inputs.key_lengths[:, None]
     return combine_masks(by_mask, by_length[:, None, :, None])

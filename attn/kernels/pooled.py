@@ -83,6 +83,6 @@ def _unnormalized_weights(inputs: Inputs, logits: Tile) -> tuple[Tile, Array, Ar
     if inputs.normalizer == "sigmoid":
         weights = jax.nn.sigmoid(logits)
         return weights, jnp.ones_like(weights[..., 0]), None
-    sink = None if inputs.sink is None else inputs.sink[:, :, None, None].astype(logits.dtype)
+    sink = None if inputs.sink is None else inputs.sink[None, :, :, None, None].astype(logits.dtype)
     weights, total, sink_weight = exponentials(logits, sink)
     return weights, total[..., 0], None if sink_weight is None else sink_weight[..., 0]

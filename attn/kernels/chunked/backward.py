@@ -54,7 +54,7 @@ def backward(
     sums = for_each_tile(inputs, block, visit, zeros)
     sink = None
     if inputs.sink is not None:
-        sink_weights = jnp.exp(inputs.sink[:, :, None] - normalization.highest) / normalization.total
+        sink_weights = jnp.exp(inputs.sink[None, :, :, None] - normalization.highest) / normalization.total
         sink = -jnp.sum(sink_weights * mean, axis=(0, 3))
     return as_cotangent(inputs, sums, sink)
 

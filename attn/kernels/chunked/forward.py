@@ -102,7 +102,7 @@ def runtime_mask(inputs: Inputs, allowed: Allowed | None, block: Block) -> Allow
 
 def _with_sink(inputs: Inputs, highest: Array, total: Array) -> Normalization:
     """The normalisation of queries whose keys have Σ exp(logit − highest) = total, with the sink."""
-    sink = None if inputs.sink is None else inputs.sink[:, :, None].astype(highest.dtype)
+    sink = None if inputs.sink is None else inputs.sink[None, :, :, None].astype(highest.dtype)
     shared = finite_max(lax.stop_gradient(highest if sink is None else jnp.maximum(highest, sink)))
     keys_total = total * jnp.exp(highest - shared)
     total = keys_total if sink is None else keys_total + jnp.exp(sink - shared)

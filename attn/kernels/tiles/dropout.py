@@ -13,8 +13,8 @@ def dropout_factor(tile: Inputs, indices: TileIndices) -> Array | None:
     if tile.rng is None or tile.index_offset is None:
         return None
     batch, head = indices.batch + tile.index_offset[0], indices.head + tile.index_offset[1]
-    pairs = batch[:, None, None, None, None], head[None, :, :, None, None], indices.query[:, None], indices.key
-    kept = keep(tile.rng, tile.dropout_rate, *pairs)
+    rows, columns = indices.query[None, None, None, :, None], indices.key[None, None, None, None]
+    kept = keep(tile.rng, tile.dropout_rate, batch[:, None, None, None, None], head[None, :, :, None, None], rows, columns)
     return jnp.where(kept, jnp.asarray(1 / (1 - tile.dropout_rate), tile.dtype), 0)
 
 
