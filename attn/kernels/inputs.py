@@ -49,6 +49,7 @@ class Inputs:
     query_offset: int = dataclasses.field(default=0, metadata=_STATIC)  # position of query 0 where no positions are given
     normalizer: str = dataclasses.field(default="softmax", metadata=_STATIC)
     dropout_rate: float = dataclasses.field(default=0.0, metadata=_STATIC)
+    devices: int = dataclasses.field(default=1, metadata=_STATIC)  # over how many the compiler may shard the arrays
     # T and S before `tiles.slices.pad_to_blocks`; None where nothing was padded.
     unpadded: tuple[int, int] | None = dataclasses.field(default=None, metadata=_STATIC)
 

@@ -1,5 +1,6 @@
-"""The manual axes of a surrounding `jax.shard_map` over which an array varies."""
+"""Meshes around a call: the manual axes of a `jax.shard_map`, and the devices over which the compiler may shard."""
 
+import math
 from typing import Any
 
 import jax
@@ -25,3 +26,13 @@ def match_varying(tree: Any, like: Any) -> Any:
         return lax.pcast(array, missing, to="varying") if missing else array
 
     return jax.tree.map(cast, tree) if axes else tree
+
+
+def automatic_devices(*arrays: Array) -> int:
+    """Over how many devices the compiler may shard these arrays; 1 in a `jax.shard_map` over all axes of its mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty:
+        return math.prod(size for name, size in mesh.shape.items() if name not in mesh.manual_axes)
+    if any(isinstance(array, jax.core.Tracer) for array in arrays):
+        return jax.device_count()  # what a `jit` around this call is given is not known while it is traced
+    return max(array.sharding.num_devices for array in arrays)

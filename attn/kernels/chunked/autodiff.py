@@ -33,7 +33,8 @@ def attention(inputs: Inputs, block: Block) -> tuple[Array, Array]:
         def visit(state: OnlineSoftmax, first_key: Array) -> tuple[OnlineSoftmax, None]:
             tile, indices = slice_tile(padded, Offset(query=first_query, key=first_key), all_heads)
             allowed = tile_mask(padded, tile, indices)
-            return skip_if_masked(allowed, lambda: add_keys(state, tile, indices, allowed, masked_nonfinite), state), None
+            known = allowed if inputs.devices == 1 or not inputs.has_runtime_mask else None  # see `runtime_mask`
+            return skip_if_masked(known, lambda: add_keys(state, tile, indices, allowed, masked_nonfinite), state), None
 
         offset = Offset(query=first_query)
         initial = match_varying(initial_state(padded), padded)

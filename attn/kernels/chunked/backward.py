@@ -22,7 +22,7 @@ from attn.kernels.tiles.gradients import (
 from attn.kernels.tiles.indices import TileIndices
 from attn.kernels.tiles.loop import for_each_tile, skip_if_masked
 from attn.kernels.tiles.mask import tile_mask
-from attn.kernels.tiles.products import contract, find_masked_nonfinite
+from attn.kernels.tiles.products import MaskedNonfinite, contract, find_masked_nonfinite
 from attn.kernels.tiles.slices import slice_array, slice_tile
 from attn.kernels.tiles.tiling import Block, Offset
 from attn.shapes import Allowed, Array
@@ -63,7 +63,7 @@ def _tile_gradients(
     tile: Inputs,
     indices: TileIndices,
     allowed: Allowed | None,
-    masked_nonfinite: Array | None,
+    masked_nonfinite: MaskedNonfinite,
     gradient: Array,
     highest: Array,
     shift: Array,

@@ -12,7 +12,7 @@ from attn.kernels.tiles.indices import TileIndices
 from attn.kernels.tiles.logits import tile_logits
 from attn.kernels.tiles.loop import for_each_tile, skip_if_masked
 from attn.kernels.tiles.mask import tile_mask
-from attn.kernels.tiles.products import contract, find_masked_nonfinite
+from attn.kernels.tiles.products import MaskedNonfinite, contract, find_masked_nonfinite
 from attn.kernels.tiles.slices import slice_array, slice_tile, update_slice
 from attn.kernels.tiles.tiling import Block, Offset, full_block
 from attn.normalizers import finite_max
@@ -59,7 +59,7 @@ def initial_state(inputs: Inputs) -> OnlineSoftmax:
 
 
 def add_keys(
-    state: OnlineSoftmax, tile: Inputs, indices: TileIndices, allowed: Allowed | None, masked_nonfinite: Array | None
+    state: OnlineSoftmax, tile: Inputs, indices: TileIndices, allowed: Allowed | None, masked_nonfinite: MaskedNonfinite
 ) -> OnlineSoftmax:
     """The state after the keys of one more tile."""
     logits = tile_logits(tile, indices, allowed, masked_nonfinite)
@@ -96,8 +96,11 @@ def log_normalizer(inputs: Inputs, lse: Array) -> Array:
 
 
 def runtime_mask(inputs: Inputs, allowed: Allowed | None, block: Block) -> Allowed | None:
-    """The mask where it may leave no pair of one of several tiles; a mask by position has removed such tiles from the loop."""
-    return allowed if inputs.has_runtime_mask and block != full_block(inputs) else None
+    """The mask where it may leave no pair of one of several tiles; a mask by position has removed such tiles from the loop.
+
+    None where the arrays may be sharded: whether to skip a tile would be for all devices to agree on, tile by tile.
+    """
+    return allowed if inputs.has_runtime_mask and block != full_block(inputs) and inputs.devices == 1 else None
 
 
 def _with_sink(inputs: Inputs, highest: Array, total: Array) -> Normalization:

@@ -6,16 +6,16 @@ import jax.numpy as jnp
 from attn.kernels.inputs import Inputs
 from attn.kernels.masking import FILL
 from attn.kernels.tiles.indices import TileIndices, evaluate_mod
-from attn.kernels.tiles.products import contract
+from attn.kernels.tiles.products import MaskedNonfinite, contract
 from attn.shapes import Allowed, Array, Tile
 
 
-def tile_logits(tile: Inputs, indices: TileIndices, allowed: Allowed | None, masked_nonfinite: Array | None) -> Tile:
+def tile_logits(tile: Inputs, indices: TileIndices, allowed: Allowed | None, masked_nonfinite: MaskedNonfinite) -> Tile:
     """The input of the normaliser: −inf where masked."""
     return mask_logits(modify_scores(tile, indices, tile_scores(tile, allowed, masked_nonfinite), allowed), allowed)
 
 
-def tile_scores(tile: Inputs, allowed: Allowed | None, masked_nonfinite: Array | None) -> Tile:
+def tile_scores(tile: Inputs, allowed: Allowed | None, masked_nonfinite: MaskedNonfinite) -> Tile:
     """score · scale of every query and key of the tile."""
     if tile.score is None:
         return contract("bkrts", "bkrtc", tile.query, "bksc", tile.key, allowed, masked_nonfinite)

@@ -25,10 +25,7 @@ def for_each_tile(inputs: Inputs, block: Block, visit: Callable[[State, Offset],
     def step(state: State, index: Array) -> tuple[State, None]:
         group, pair = index // len(pairs), index % len(pairs)
         query, key = jnp.asarray(pairs)[pair]
-        offset = Offset(
-            group // head_groups * block.batch, group % head_groups * block.heads, query * block.query, key * block.key
-        )
-        return visit(state, offset), None
+        return visit(state, Offset(group // head_groups, group % head_groups, query * block.query, key * block.key)), None
 
     state = match_varying(state, inputs)
     if groups * len(pairs) == 1:  # XLA does not fuse across a loop of one step

@@ -10,6 +10,8 @@ from attn.kernels.tiles.indices import TileIndices
 from attn.kernels.tiles.tiling import Block, Offset, full_block
 from attn.shapes import Array
 
+Shape = tuple[int, ...]
+
 # The leading axes of each array that is sliced: b batch, k key/value heads, r query heads of one of these, t queries, s keys.
 _AXES = {
     "query": "bkrt",
@@ -55,13 +57,13 @@ def slice_tile(inputs: Inputs, offset: Offset, block: Block) -> tuple[Inputs, Ti
     for name in ("query", "key", "value", "bias"):
         if name in slices:
             slices[name] = slices[name].astype(inputs.dtype)
-    repeats = inputs.query.shape[2]
+    size, repeats = full_block(inputs), inputs.query.shape[2]
     query = offset.query + jnp.arange(block.query, dtype=jnp.int32)
     key = offset.key + jnp.arange(block.key, dtype=jnp.int32)
     queries, keys = inputs.unpadded or (inputs.query.shape[3], inputs.key.shape[2])
     indices = TileIndices(
-        batch=offset.batch + jnp.arange(block.batch, dtype=jnp.int32),
-        head=(offset.heads * repeats + jnp.arange(block.heads * repeats, dtype=jnp.int32)).reshape(block.heads, repeats),
+        batch=_spread(offset.batch, size.batch, block.batch),
+        head=_spread(offset.heads, size.heads, block.heads)[:, None] * repeats + jnp.arange(repeats, dtype=jnp.int32),
         query=query,
         key=key,
         query_position=slices.get("query_positions", jnp.minimum(query, queries - 1)[None] + inputs.query_offset),
@@ -70,24 +72,44 @@ def slice_tile(inputs: Inputs, offset: Offset, block: Block) -> tuple[Inputs, Ti
     return dataclasses.replace(inputs, **slices), indices
 
 
+def _spread(number: int | Array, total: int, tile: int) -> Array:
+    """The indices, of `total` examples or heads, that the tile with this number holds."""
+    return number + jnp.arange(tile, dtype=jnp.int32) * (total // tile)
+
+
 def slice_array(array: Array, axes: str, offset: Offset, block: Block) -> Array:
     """The slice of an array whose leading axes are `axes`; an axis of size 1 is shared by all tiles."""
-    starts, sizes = _extent(array, axes, offset, block)
-    return lax.dynamic_slice(array, starts, sizes) if sizes != array.shape else array
+    size = {"b": block.batch, "k": block.heads, "t": block.query, "s": block.key}
+    leading = [n if n == 1 else size.get(axis, n) for axis, n in zip(axes, array.shape, strict=False)]
+    shape = (*leading, *array.shape[len(axes) :])
+    if shape == array.shape:
+        return array
+    split, starts, sizes = _split(array.shape, axes, offset, shape)
+    return lax.dynamic_slice(array.reshape(split), starts, sizes).reshape(shape)
 
 
 def update_slice(array: Array, axes: str, offset: Offset, update: Array) -> Array:
     """The array with a tile's slice replaced."""
     if update.shape == array.shape:
         return update
-    starts, _ = _extent(array, axes, offset, Block(0, 0, 0, 0))
-    return lax.dynamic_update_slice(array, update, starts)
+    split, starts, sizes = _split(array.shape, axes, offset, update.shape)
+    return lax.dynamic_update_slice(array.reshape(split), update.reshape(sizes), starts).reshape(array.shape)
 
 
-def _extent(array: Array, axes: str, offset: Offset, block: Block) -> tuple[list, tuple[int, ...]]:
+def _split(shape: Shape, axes: str, offset: Offset, tile: Shape) -> tuple[Shape, list[Array], Shape]:
+    """The shape in which a tile is one contiguous slice, where that slice starts, and its sizes.
+
+    Batch and heads become two axes each. The second one counts the tiles; the compiler shards the first one.
+    """
     start = {"b": offset.batch, "k": offset.heads, "t": offset.query, "s": offset.key}
-    size = {"b": block.batch, "k": block.heads, "t": block.query, "s": block.key}
-    starts = [start.get(axis, 0) if n > 1 else 0 for axis, n in zip(axes, array.shape, strict=False)]
-    sizes = [n if n == 1 else size.get(axis, n) for axis, n in zip(axes, array.shape, strict=False)]
-    rest = array.shape[len(axes) :]
-    return [jnp.int32(n) for n in (*starts, *(0 for _ in rest))], (*sizes, *rest)
+    split, starts, sizes = [], [], []
+    for axis, n, part in zip(axes.ljust(len(shape)), shape, tile, strict=True):
+        if part == n:
+            extent = [(n, 0, n)]
+        elif axis in "bk":
+            extent = [(part, 0, part), (n // part, start[axis], 1)]
+        else:
+            extent = [(n, start[axis], part)]
+        for lengths, value in zip((split, starts, sizes), zip(*extent, strict=True), strict=True):
+            lengths.extend(value)
+    return tuple(split), [jnp.int32(n) for n in starts], tuple(sizes)

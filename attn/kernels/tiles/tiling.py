@@ -11,7 +11,11 @@ from attn.shapes import Array
 
 
 class Block(NamedTuple):
-    """The size of a tile along each axis: examples, key/value heads, queries, keys."""
+    """The size of a tile along each axis: examples, key/value heads, queries, keys.
+
+    Queries and keys of a tile are neighbours. Its examples and heads are spread over the whole axis, at equal distances: tile i
+    of n holds i, i + n, i + 2n, …. Where the axis is sharded, each device therefore holds an equal part of every tile.
+    """
 
     batch: int
     heads: int
@@ -20,7 +24,7 @@ class Block(NamedTuple):
 
 
 class Offset(NamedTuple):
-    """The first index of a tile along each axis of `Block`."""
+    """The first index of a tile along each axis of `Block`; along batch and heads that is the number of the tile."""
 
     batch: int | Array = 0
     heads: int | Array = 0
@@ -41,8 +45,12 @@ def choose_block(inputs: Inputs, block: int | tuple[int, int] | None) -> Block:
       ValueError: `block` is neither an int of at least 1 nor two of them.
     """
     size, repeats = full_block(inputs), inputs.query.shape[2]
+    # An axis that is sharded over some of the devices can be cut into tiles of multiples of these, each device its own part.
+    least_batch, least_heads = math.gcd(size.batch, inputs.devices), math.gcd(size.heads, inputs.devices)
     if block is None:
-        query, key = map(_balanced, (size.query, size.key), _default_sides(inputs, repeats))
+        smaller = math.isqrt(max(1, least_batch * least_heads // inputs.devices))
+        sides = (max(16, side // smaller) for side in _default_sides(inputs, repeats))
+        query, key = map(_balanced, (size.query, size.key), sides)
     else:
         sides = block if isinstance(block, tuple) else (block, block)
         if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
@@ -50,8 +58,8 @@ def choose_block(inputs: Inputs, block: int | tuple[int, int] | None) -> Block:
         query, key = (max(1, min(side, length)) for side, length in zip(sides, (size.query, size.key), strict=True))
     scores = 2**17 if jax.default_backend() == "cpu" else 2**24  # in a tile; half a MiB stays in the cache of a CPU core
     room = max(1, scores // (query * key * repeats))
-    heads = _largest_divisor(size.heads, room)
-    return Block(_largest_divisor(size.batch, room // heads), heads, query, key)
+    heads = least_heads * _largest_divisor(size.heads // least_heads, room // least_heads)
+    return Block(least_batch * _largest_divisor(size.batch // least_batch, room // heads), heads, query, key)
 
 
 def tiles_in_band(inputs: Inputs, queries: int, keys: int, query_block: int, key_block: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from attn._validation import as_array, check_name
 from attn.kernels.inputs import Inputs
+from attn.kernels.manual_axes import automatic_devices
 from attn.kernels.masking import clean_masked_keys
 from attn.kernels.options import Options, Sizes
 from attn.kernels.validation.causality import causal_offset, window_sides
@@ -38,6 +39,7 @@ def validate(query: Query, key: Key, value: Value, options: Options) -> tuple[In
         window=window_sides(options, causal, sizes),
         query_offset=query_offset,
         normalizer=options.normalizer,
+        devices=automatic_devices(query, key, value),
         sink=_sink(options, sizes),
         **dropout_inputs(options),
         **mod_inputs(options, dtype, (query, key, value)),
