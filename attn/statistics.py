@@ -20,7 +20,7 @@ from attn.kernels.tiles.logits import tile_logits
 from attn.kernels.tiles.loop import for_each_tile
 from attn.kernels.tiles.mask import tile_mask
 from attn.kernels.tiles.products import find_masked_nonfinite
-from attn.kernels.tiles.slices import pad_to_blocks, slice_array, slice_tile, update_slice
+from attn.kernels.tiles.slices import pad_to_blocks, slice_array, slice_tile
 from attn.kernels.tiles.tiling import Block, Offset, choose_block
 from attn.kernels.validation import validate
 from attn.kernels.validation.sizes import as_arrays
@@ -39,15 +39,15 @@ class Statistics(NamedTuple):
     top_indices: Array  # [*B, N, T, k] int32, their keys; −1, with weight 0, where fewer keys have weight
 
 
-_SUM_AXES = ("bkrt", "bkrt", "bkrs", "bkrt", "bkrt")
-
-
 class _Sums(NamedTuple):
     entropy: Array  # [B, K, R, T]
     max_score: Array
     received: Array  # [B, K, R, S]
     top_weights: Array  # [B, K, R, T, k]
     top_indices: Array
+
+
+_SUM_AXES = ("bkrt", "bkrt", "bkrs", "bkrt", "bkrt")
 
 
 def attention_statistics(
@@ -158,19 +158,17 @@ def _statistics(inputs: Inputs, sizes: Sizes, top_k: int, block: Block) -> Stati
         total = slice_array(normalizer, "bkrt", offset, block)[..., None]
         weights = jnp.where((indices.query < sizes.T)[:, None], jnp.exp(logits - finite_max(total)), 0)
         weights = weights if allowed is None else jnp.where(allowed, weights, 0)
-        now = _Sums(*(slice_array(x, axes, offset, block) for x, axes in zip(sums, _SUM_AXES, strict=True)))
         logs = jnp.where(weights > 0, logits - finite_max(total), 0)
-        top_weights, top_indices = _top(top_k, now, weights, indices.key)
-        update = _Sums(
-            now.entropy - jnp.sum(jnp.where(weights > 0, weights * logs, 0), axis=-1),
-            jnp.maximum(now.max_score, jnp.max(logits, axis=-1)),
-            now.received + jnp.sum(weights, axis=-2),
+        top_weights, top_indices = _top(top_k, sums, weights, indices.key)
+        return _Sums(
+            sums.entropy - jnp.sum(jnp.where(weights > 0, weights * logs, 0), axis=-1),
+            jnp.maximum(sums.max_score, jnp.max(logits, axis=-1)),
+            sums.received + jnp.sum(weights, axis=-2),
             top_weights,
             top_indices,
         )
-        return _Sums(*(update_slice(x, axes, offset, new) for x, axes, new in zip(sums, _SUM_AXES, update, strict=True)))
 
-    sums = for_each_tile(padded, block, visit, _initial_sums(padded, top_k))
+    sums = for_each_tile(padded, block, visit, _initial_sums(padded, top_k), _SUM_AXES)
     queries, keys = slice(0, sizes.T), slice(0, sizes.S)
 
     def by_head(array: Array, unpadded: slice) -> Array:
@@ -195,11 +193,11 @@ def _initial_sums(inputs: Inputs, top_k: int) -> _Sums:
     return _Sums(zeros, zeros - jnp.inf, received, top, jnp.full(top.shape, -1, jnp.int32))
 
 
-def _top(top_k: int, now: _Sums, weights: Array, keys: Array) -> tuple[Array, Array]:
+def _top(top_k: int, sums: _Sums, weights: Array, keys: Array) -> tuple[Array, Array]:
     """The largest weights of those so far and those of one more tile; of equal weights the one that comes first."""
     if top_k == 0:
-        return now.top_weights, now.top_indices
-    candidates = jnp.concatenate([now.top_weights, weights], axis=-1)
-    indices = jnp.concatenate([now.top_indices, jnp.broadcast_to(keys, weights.shape)], axis=-1)
+        return sums.top_weights, sums.top_indices
+    candidates = jnp.concatenate([sums.top_weights, weights], axis=-1)
+    indices = jnp.concatenate([sums.top_indices, jnp.broadcast_to(keys, weights.shape)], axis=-1)
     top_weights, order = lax.top_k(candidates, top_k)
     return top_weights, jnp.take_along_axis(indices, order, axis=-1)

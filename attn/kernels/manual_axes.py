@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 from jax import lax
+from jax.core import Tracer
 
 from attn.shapes import Array
 
@@ -33,6 +34,6 @@ def automatic_devices(*arrays: Array) -> int:
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.empty:
         return math.prod(size for name, size in mesh.shape.items() if name not in mesh.manual_axes)
-    if any(isinstance(array, jax.core.Tracer) for array in arrays):
+    if any(isinstance(array, Tracer) for array in arrays):
         return jax.device_count()  # what a `jit` around this call is given is not known while it is traced
     return max(array.sharding.num_devices for array in arrays)

@@ -26,7 +26,7 @@ def attention(inputs: Inputs, block: Block) -> tuple[Array, Array]:
     padded = match_varying(padded, padded)
     size = full_block(padded)
     masked_nonfinite = find_masked_nonfinite(padded)
-    all_heads = Block(size.batch, size.heads, block.query, block.key)
+    all_heads = size._replace(query=block.query, key=block.key)
 
     @jax.checkpoint
     def query_block(first_query: Array) -> tuple[Array, Array]:

@@ -11,8 +11,8 @@ from attn.kernels.chunked.forward import Normalization, runtime_mask
 from attn.kernels.inputs import Inputs
 from attn.kernels.tiles.dropout import dropout_factor
 from attn.kernels.tiles.gradients import (
+    GRADIENT_AXES,
     Gradients,
-    add_tile,
     as_cotangent,
     logits_vjp,
     sum_channels,
@@ -49,9 +49,9 @@ def backward(
         update = skip_if_masked(
             runtime_mask(inputs, allowed, block), lambda: _tile_gradients(tile, indices, allowed, masked_nonfinite, *rows)
         )
-        return add_tile(sums, update, offset, block)
+        return jax.tree.map(jnp.add, sums, update)
 
-    sums = for_each_tile(inputs, block, visit, zeros)
+    sums = for_each_tile(inputs, block, visit, zeros, GRADIENT_AXES)
     sink = None
     if inputs.sink is not None:
         sink_weights = jnp.exp(inputs.sink[None, :, :, None] - normalization.highest) / normalization.total

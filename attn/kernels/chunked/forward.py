@@ -13,7 +13,7 @@ from attn.kernels.tiles.logits import tile_logits
 from attn.kernels.tiles.loop import for_each_tile, skip_if_masked
 from attn.kernels.tiles.mask import tile_mask
 from attn.kernels.tiles.products import MaskedNonfinite, contract, find_masked_nonfinite
-from attn.kernels.tiles.slices import slice_array, slice_tile, update_slice
+from attn.kernels.tiles.slices import slice_tile
 from attn.kernels.tiles.tiling import Block, Offset, full_block
 from attn.normalizers import finite_max
 from attn.shapes import Allowed, Array
@@ -42,13 +42,11 @@ def forward(inputs: Inputs, block: Block) -> tuple[Array, Array, Normalization]:
     def visit(state: OnlineSoftmax, offset: Offset) -> OnlineSoftmax:
         tile, indices = slice_tile(inputs, offset, block)
         allowed = tile_mask(inputs, tile, indices)
-        old = OnlineSoftmax(*(slice_array(x, "bkrt", offset, block) for x in state))
-        new = skip_if_masked(
-            runtime_mask(inputs, allowed, block), lambda: add_keys(old, tile, indices, allowed, masked_nonfinite), old
+        return skip_if_masked(
+            runtime_mask(inputs, allowed, block), lambda: add_keys(state, tile, indices, allowed, masked_nonfinite), state
         )
-        return OnlineSoftmax(*(update_slice(x, "bkrt", offset, update) for x, update in zip(state, new, strict=True)))
 
-    return finish(inputs, for_each_tile(inputs, block, visit, initial_state(inputs)))
+    return finish(inputs, for_each_tile(inputs, block, visit, initial_state(inputs), ("bkrt",) * 3))
 
 
 def initial_state(inputs: Inputs) -> OnlineSoftmax:

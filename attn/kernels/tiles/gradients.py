@@ -13,8 +13,6 @@ from attn.kernels.inputs import Inputs
 from attn.kernels.tiles.indices import TileIndices
 from attn.kernels.tiles.logits import modify_scores, tile_scores
 from attn.kernels.tiles.products import MaskedNonfinite, contract
-from attn.kernels.tiles.slices import slice_array, update_slice
-from attn.kernels.tiles.tiling import Block, Offset
 from attn.shapes import Allowed, Array, Tile
 
 
@@ -30,27 +28,15 @@ class Gradients(NamedTuple):
     score_mod_captured: tuple[Array, ...]
 
 
+GRADIENT_AXES = ("bkrt", "bks", "bks", "bkrts", "", "", "")  # the leading axes of each field, as in `slice_array`
+
+
 def zero_gradients(inputs: Inputs) -> Gradients:
     """Zeros of the shapes of the inputs, in the dtype of the computation."""
     fields = (getattr(inputs, name) for name in Gradients._fields)
     inexact = (_inexact(field) if isinstance(field, tuple) else field for field in fields)
     return Gradients(
         *jax.tree.map(lambda array: jnp.zeros(array.shape, jnp.promote_types(array.dtype, jnp.float32)), tuple(inexact))
-    )
-
-
-def add_tile(sums: Gradients, tile: Gradients, offset: Offset, block: Block) -> Gradients:
-    """The sums with the gradients of one tile added at its offset."""
-
-    def add(axes: str, total: Array, update: Array) -> Array:
-        return update_slice(total, axes, offset, slice_array(total, axes, offset, block) + update)
-
-    return Gradients(
-        add("bkrt", sums.query, tile.query),
-        add("bks", sums.key, tile.key),
-        add("bks", sums.value, tile.value),
-        None if sums.bias is None or tile.bias is None else add("bkrts", sums.bias, tile.bias),
-        *jax.tree.map(jnp.add, sums[4:], tile[4:]),
     )
 
 

@@ -98,15 +98,27 @@ def _by_row(out: str, left_axes: str, left: Array, right_axes: str, right: Array
     gets the NaN and Inf of all of them.
     """
     pairs, rows, axes = (left, right, right_axes) if {"t", "s"} <= set(left_axes) else (right, left, left_axes)
-    summed = tuple(_AXES.index(axis) for axis in "rts" if axis not in out)
-    expanded = _expand(rows, axes)
-    finite = jnp.isfinite(expanded)
-    seen = jnp.any(allowed[..., None] & ~jnp.all(finite, axis=-1, keepdims=True), axis=summed, keepdims=True)
-    nonfinite = jnp.where(seen, jnp.sum(jnp.where(finite, 0, expanded), axis=summed, keepdims=True), 0)
-    remaining = [axis for axis in _AXES if axis in out]
-    order = [remaining.index(axis) for axis in out]
-    product = jnp.einsum(f"bkrts,{axes}->{out}", jnp.where(allowed, pairs, 0), jnp.where(jnp.isfinite(rows), rows, 0))
-    return product + jnp.transpose(jnp.squeeze(nonfinite, summed), order)
+    finite = jnp.isfinite(rows)
+    nonfinite = jnp.sum(jnp.where(finite, 0, rows), axis=[i for i, axis in enumerate(axes) if axis not in "bkc"])
+    nonfinite = jnp.expand_dims(nonfinite, [i for i, axis in enumerate(out) if axis not in "bkc"])
+    seen = _reached(~jnp.all(finite, axis=-1), axes.replace("c", ""), allowed, out.replace("c", ""))
+    if "s" in out:  # otherwise NaN at masked pairs stays in the row of a query that has it at other pairs too
+        pairs = jnp.where(allowed, pairs, 0)
+    product = jnp.einsum(f"bkrts,{axes}->{out}", pairs, jnp.where(finite, rows, 0))
+    return product + jnp.where(jnp.expand_dims(seen, out.index("c")), nonfinite, 0)
+
+
+def _reached(bad: Array, axes: str, allowed: Array, out: str) -> Array:
+    """Whether an allowed pair leads to a bad vector, for the axes `out`; an axis on which it does not depend has size 1.
+
+    As a product of floats, which is faster than a reduction of booleans, and without the axes that all pairs share.
+    """
+    varying = [i for i, n in enumerate(allowed.shape) if n > 1]
+    letters = "".join("bkrts"[i] for i in varying)
+    pairs = allowed.reshape([allowed.shape[i] for i in varying]).astype(jnp.float32)
+    found = [axis for axis in out if axis in letters + axes]
+    product = jnp.einsum(f"{letters},{axes}->{''.join(found)}", pairs, bad.astype(jnp.float32))
+    return jnp.expand_dims(product > 0, [i for i, axis in enumerate(out) if axis not in found])
 
 
 def _expand(array: Array, axes: str) -> Array:
@@ -125,7 +137,7 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], **axes: str) -> tuple[
     output = _product_p.bind(left, right, *rest, **axes)
     pairs = [(tangents[0], right), (left, tangents[1])]
     terms = [_product_p.bind(*pair, *rest, **axes) for pair in pairs if not any(isinstance(x, ad.Zero) for x in pair)]
-    return output, sum(terms[1:], terms[0]) if terms else ad.Zero.from_primal_value(output)
+    return output, sum(terms[1:], terms[0])  # without any tangent, JAX does not ask
 
 
 def _transpose(cotangent: Any, left: Any, right: Any, *rest: Any, out: str, left_axes: str, right_axes: str) -> list[Any]:

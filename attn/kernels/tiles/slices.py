@@ -1,6 +1,7 @@
 """The slice of each array that belongs to a tile."""
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 from jax import lax
@@ -62,8 +63,9 @@ def slice_tile(inputs: Inputs, offset: Offset, block: Block) -> tuple[Inputs, Ti
     key = offset.key + jnp.arange(block.key, dtype=jnp.int32)
     queries, keys = inputs.unpadded or (inputs.query.shape[3], inputs.key.shape[2])
     indices = TileIndices(
-        batch=_spread(offset.batch, size.batch, block.batch),
-        head=_spread(offset.heads, size.heads, block.heads)[:, None] * repeats + jnp.arange(repeats, dtype=jnp.int32),
+        batch=_spread(offset.batch, size.batch, block.batch, block.devices),
+        head=_spread(offset.heads, size.heads, block.heads, block.devices)[:, None] * repeats
+        + jnp.arange(repeats, dtype=jnp.int32),
         query=query,
         key=key,
         query_position=slices.get("query_positions", jnp.minimum(query, queries - 1)[None] + inputs.query_offset),
@@ -72,44 +74,60 @@ def slice_tile(inputs: Inputs, offset: Offset, block: Block) -> tuple[Inputs, Ti
     return dataclasses.replace(inputs, **slices), indices
 
 
-def _spread(number: int | Array, total: int, tile: int) -> Array:
-    """The indices, of `total` examples or heads, that the tile with this number holds."""
-    return number + jnp.arange(tile, dtype=jnp.int32) * (total // tile)
-
-
 def slice_array(array: Array, axes: str, offset: Offset, block: Block) -> Array:
     """The slice of an array whose leading axes are `axes`; an axis of size 1 is shared by all tiles."""
     size = {"b": block.batch, "k": block.heads, "t": block.query, "s": block.key}
     leading = [n if n == 1 else size.get(axis, n) for axis, n in zip(axes, array.shape, strict=False)]
-    shape = (*leading, *array.shape[len(axes) :])
-    if shape == array.shape:
+    tile = (*leading, *array.shape[len(axes) :])
+    if tile == array.shape:
         return array
-    split, starts, sizes = _split(array.shape, axes, offset, shape)
-    return lax.dynamic_slice(array.reshape(split), starts, sizes).reshape(shape)
+    starts, sizes = _extent(array.shape, axes, offset, block)
+    return lax.dynamic_slice(array.reshape(split_shape(array.shape, axes, block)), starts, sizes).reshape(tile)
 
 
-def update_slice(array: Array, axes: str, offset: Offset, update: Array) -> Array:
+def update_slice(array: Array, axes: str, update: Array, offset: Offset, block: Block) -> Array:
     """The array with a tile's slice replaced."""
     if update.shape == array.shape:
         return update
-    split, starts, sizes = _split(array.shape, axes, offset, update.shape)
-    return lax.dynamic_update_slice(array.reshape(split), update.reshape(sizes), starts).reshape(array.shape)
+    starts, sizes = _extent(array.shape, axes, offset, block)
+    split = array.reshape(split_shape(array.shape, axes, block))
+    return lax.dynamic_update_slice(split, update.reshape(sizes), starts).reshape(array.shape)
 
 
-def _split(shape: Shape, axes: str, offset: Offset, tile: Shape) -> tuple[Shape, list[Array], Shape]:
-    """The shape in which a tile is one contiguous slice, where that slice starts, and its sizes.
-
-    Batch and heads become two axes each. The second one counts the tiles; the compiler shards the first one.
-    """
-    start = {"b": offset.batch, "k": offset.heads, "t": offset.query, "s": offset.key}
-    split, starts, sizes = [], [], []
-    for axis, n, part in zip(axes.ljust(len(shape)), shape, tile, strict=True):
-        if part == n:
-            extent = [(n, 0, n)]
-        elif axis in "bk":
-            extent = [(part, 0, part), (n // part, start[axis], 1)]
+def split_shape(shape: Shape, axes: str, block: Block) -> Shape:
+    """The shape in which a tile is a slice: an axis of examples or heads becomes three, parts × tiles × neighbours."""
+    split: list[int] = []
+    for axis, n in zip(axes.ljust(len(shape)), shape, strict=True):
+        if n > 1 and axis in "bk":
+            parts, tile = _parts(axis, n, block)
+            split += [parts, n // tile, tile // parts]
         else:
-            extent = [(n, start[axis], part)]
-        for lengths, value in zip((split, starts, sizes), zip(*extent, strict=True), strict=True):
-            lengths.extend(value)
-    return tuple(split), [jnp.int32(n) for n in starts], tuple(sizes)
+            split.append(n)
+    return tuple(split)
+
+
+def _extent(shape: Shape, axes: str, offset: Offset, block: Block) -> tuple[list[Array], Shape]:
+    """Where a tile starts in an array of `split_shape`, and its sizes there."""
+    starts, sizes = [], []
+    for axis, n in zip(axes.ljust(len(shape)), shape, strict=True):
+        if n > 1 and axis in "bk":
+            parts, tile = _parts(axis, n, block)
+            starts += [0, offset.batch if axis == "b" else offset.heads, 0]
+            sizes += [parts, 1, tile // parts]
+        else:
+            start, size = {"t": (offset.query, block.query), "s": (offset.key, block.key)}.get(axis, (0, n))
+            starts.append(0 if n == 1 else start)
+            sizes.append(min(n, size))
+    return [jnp.int32(start) for start in starts], tuple(sizes)
+
+
+def _parts(axis: str, size: int, block: Block) -> tuple[int, int]:
+    """How many equal parts an axis of examples or heads has (see `Block`), and how many of its entries a tile holds."""
+    return math.gcd(size, block.devices), block.batch if axis == "b" else block.heads
+
+
+def _spread(number: int | Array, total: int, tile: int, devices: int) -> Array:
+    """The indices, of `total` examples or heads, that the tile with this number holds."""
+    parts = math.gcd(total, devices)
+    first = jnp.arange(parts, dtype=jnp.int32) * (total // parts) + number * (tile // parts)
+    return (first[:, None] + jnp.arange(tile // parts, dtype=jnp.int32)).reshape(tile)

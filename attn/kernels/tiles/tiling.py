@@ -13,18 +13,19 @@ from attn.shapes import Array
 class Block(NamedTuple):
     """The size of a tile along each axis: examples, key/value heads, queries, keys.
 
-    Queries and keys of a tile are neighbours. Its examples and heads are spread over the whole axis, at equal distances: tile i
-    of n holds i, i + n, i + 2n, …. Where the axis is sharded, each device therefore holds an equal part of every tile.
+    An axis of examples or heads, which may be sharded over `devices`, has gcd(its size, devices) equal parts. Each tile holds
+    the same number of neighbours from each part, so that each device holds an equal share of each tile.
     """
 
     batch: int
     heads: int
     query: int
     key: int
+    devices: int = 1
 
 
 class Offset(NamedTuple):
-    """The first index of a tile along each axis of `Block`; along batch and heads that is the number of the tile."""
+    """Which tile: its number along batch and heads, and its first query and key."""
 
     batch: int | Array = 0
     heads: int | Array = 0
@@ -35,7 +36,7 @@ class Offset(NamedTuple):
 def full_block(inputs: Inputs) -> Block:
     """The block of a single tile that holds everything."""
     batch, heads, _, queries, _ = inputs.query.shape
-    return Block(batch, heads, queries, inputs.key.shape[2])
+    return Block(batch, heads, queries, inputs.key.shape[2], inputs.devices)
 
 
 def choose_block(inputs: Inputs, block: int | tuple[int, int] | None) -> Block:
@@ -45,7 +46,6 @@ def choose_block(inputs: Inputs, block: int | tuple[int, int] | None) -> Block:
       ValueError: `block` is neither an int of at least 1 nor two of them.
     """
     size, repeats = full_block(inputs), inputs.query.shape[2]
-    # An axis that is sharded over some of the devices can be cut into tiles of multiples of these, each device its own part.
     least_batch, least_heads = math.gcd(size.batch, inputs.devices), math.gcd(size.heads, inputs.devices)
     if block is None:
         smaller = math.isqrt(max(1, least_batch * least_heads // inputs.devices))
@@ -59,7 +59,8 @@ def choose_block(inputs: Inputs, block: int | tuple[int, int] | None) -> Block:
     scores = 2**17 if jax.default_backend() == "cpu" else 2**24  # in a tile; half a MiB stays in the cache of a CPU core
     room = max(1, scores // (query * key * repeats))
     heads = least_heads * _largest_divisor(size.heads // least_heads, room // least_heads)
-    return Block(least_batch * _largest_divisor(size.batch // least_batch, room // heads), heads, query, key)
+    batch = least_batch * _largest_divisor(size.batch // least_batch, room // heads)
+    return Block(batch, heads, query, key, inputs.devices)
 
 
 def tiles_in_band(inputs: Inputs, queries: int, keys: int, query_block: int, key_block: int) -> np.ndarray:
