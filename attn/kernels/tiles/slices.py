@@ -59,13 +59,13 @@ def slice_tile(inputs: Inputs, offset: Offset, block: Block) -> tuple[Inputs, Ti
         if name in slices:
             slices[name] = slices[name].astype(inputs.dtype)
     size, repeats = full_block(inputs), inputs.query.shape[2]
+    of_key_head = jnp.arange(repeats, dtype=jnp.int32)
     query = offset.query + jnp.arange(block.query, dtype=jnp.int32)
     key = offset.key + jnp.arange(block.key, dtype=jnp.int32)
     queries, keys = inputs.unpadded or (inputs.query.shape[3], inputs.key.shape[2])
     indices = TileIndices(
         batch=_spread(offset.batch, size.batch, block.batch, block.devices),
-        head=_spread(offset.heads, size.heads, block.heads, block.devices)[:, None] * repeats
-        + jnp.arange(repeats, dtype=jnp.int32),
+        head=_spread(offset.heads, size.heads, block.heads, block.devices)[:, None] * repeats + of_key_head[None],
         query=query,
         key=key,
         query_position=slices.get("query_positions", jnp.minimum(query, queries - 1)[None] + inputs.query_offset),
@@ -130,4 +130,4 @@ def _spread(number: int | Array, total: int, tile: int, devices: int) -> Array:
     """The indices, of `total` examples or heads, that the tile with this number holds."""
     parts = math.gcd(total, devices)
     first = jnp.arange(parts, dtype=jnp.int32) * (total // parts) + number * (tile // parts)
-    return (first[:, None] + jnp.arange(tile // parts, dtype=jnp.int32)).reshape(tile)
+    return (first[:, None] + jnp.arange(tile // parts, dtype=jnp.int32)[None]).reshape(tile)
