@@ -8,9 +8,12 @@ that the arguments cannot express, such as unions.
 import functools
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 
+from attn._integers import LARGEST, as_clipped, as_labels
+from attn._validation import as_int
 from attn.shapes import Array
 
 MaskMod = Callable[[Array, Array, Array, Array], Array]
@@ -25,7 +28,16 @@ def sliding_window(left: int | None, right: int | None) -> MaskMod:
     """Keys from `left` before to `right` after the query, inclusive; None is open (Beltagy et al. 2020, section 3.1)."""
     if left is None and right is None:
         raise ValueError("sliding_window(None, None) masks nothing: one side must be a number")
-    return lambda batch, head, query, key: in_window(key - query, (left, right))
+    window = _side("left", left), _side("right", right)
+    return lambda batch, head, query, key: in_window(key - query, window)
+
+
+def _side(name: str, side: Any) -> Any:
+    if side is None:
+        return None
+    if (number := as_int(side)) is not None:
+        return min(number, LARGEST)  # the distance of two positions is never more
+    return as_clipped(name, side)  # traced
 
 
 def in_window(distance, window: tuple[int | None, int | None]):
@@ -38,7 +50,7 @@ def in_window(distance, window: tuple[int | None, int | None]):
 
 def document(documents: Array) -> MaskMod:
     """Keys of the query's own document. `documents` is `[length]` or `[B, length]`: the document of each position."""
-    documents = jnp.asarray(documents)
+    documents = as_labels(documents=documents)[0]
 
     def may(batch: Array, head: Array, query: Array, key: Array) -> Array:
         row = documents if documents.ndim == 1 else documents[batch]
@@ -49,7 +61,7 @@ def document(documents: Array) -> MaskMod:
 
 def prefix(length: Array | int) -> MaskMod:
     """Keys before `length`, one number or `[B]`. `any_of(prefix(length), causal)` is a prefix LM (Raffel et al. 2020)."""
-    length = jnp.asarray(length)
+    length = as_clipped("length", length)
     return lambda batch, head, query, key: key < (length if length.ndim == 0 else length[batch])
 
 

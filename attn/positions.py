@@ -3,6 +3,7 @@
 ALiBi and the relative biases of T5 modify scores; they are in `attn.score_mods`.
 """
 
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -44,6 +45,7 @@ def sinusoidal(length: int, dim: int, *, interleaved: bool = True) -> Array:
     Raises:
       ValueError: `dim` is not positive and even, or `length` is negative.
     """
+    length, dim = operator.index(length), operator.index(dim)
     if length < 0:
         raise ValueError(f"length={length} is negative")
     if dim < 2 or dim % 2:
@@ -92,4 +94,4 @@ def rotary(x: Array, positions: Array | None = None, *, base: float = 10_000.0, 
 
 def _frequencies(dim: int, base: float) -> np.ndarray:
     """`[dim / 2]` float64: base^(−2i / dim)."""
-    return base ** (-np.arange(0, dim, 2) / dim)
+    return float(base) ** (-np.arange(0, dim, 2) / dim)

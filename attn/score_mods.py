@@ -13,8 +13,12 @@ ScoreMod = Callable[[Array, Array, Array, Array, Array], Array]
 
 def alibi(num_heads: int) -> ScoreMod:
     """score − slope[head] · |query − key|: ALiBi (Press et al. 2022, section 3), also for keys after the query."""
-    slopes = jnp.asarray(alibi_slopes(num_heads), jnp.float32)
-    return lambda score, batch, head, query, key: score - _at(slopes, head) * jnp.abs(query - key)
+    slopes = alibi_slopes(num_heads)
+
+    def modify(score: Array, batch: Array, head: Array, query: Array, key: Array) -> Array:
+        return score - _at(jnp.asarray(slopes, score.dtype), head) * jnp.abs(query - key).astype(score.dtype)
+
+    return modify
 
 
 def alibi_slopes(num_heads: int) -> np.ndarray:
@@ -43,7 +47,7 @@ def t5_relative_bias(table: Array, *, bidirectional: bool = True, max_distance: 
     table, buckets = jnp.asarray(table), table.shape[0]
 
     def modify(score: Array, batch: Array, head: Array, query: Array, key: Array) -> Array:
-        return score + _at(table, t5_bucket(key - query, buckets, bidirectional, max_distance), head)
+        return score + _at(table, t5_bucket(key - query, buckets, bidirectional, max_distance), head).astype(score.dtype)
 
     return modify
 
@@ -56,20 +60,29 @@ def t5_bucket(distance: Array, buckets: int, bidirectional: bool = True, max_dis
     else:
         first, distance = 0, jnp.maximum(-distance, 0)
     exact = buckets // 2
-    ratio = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact) / math.log(max_distance / exact)
+    ratio = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact) / math.log(float(max_distance) / exact)
     wide = exact + (ratio * (buckets - exact)).astype(jnp.int32)
     return first + jnp.where(distance < exact, distance, jnp.minimum(wide, buckets - 1))
 
 
 def soft_cap(cap: float) -> ScoreMod:
     """cap · tanh(score / cap) (Gemma 2, 2024, section 2)."""
-    return lambda score, batch, head, query, key: cap * jnp.tanh(score / cap)
+
+    def modify(score: Array, batch: Array, head: Array, query: Array, key: Array) -> Array:
+        limit = jnp.asarray(cap, score.dtype)
+        return limit * jnp.tanh(score / limit)
+
+    return modify
 
 
 def relative_bias(table: Array) -> ScoreMod:
     """score + table[head, key − query + (D − 1) / 2]: a learned bias by head and distance, `[N, D]`, D = 2 · length − 1."""
     table, centre = jnp.asarray(table), (table.shape[1] - 1) // 2
-    return lambda score, batch, head, query, key: score + _at(table, head, key - query + centre)
+
+    def modify(score: Array, batch: Array, head: Array, query: Array, key: Array) -> Array:
+        return score + _at(table, head, key - query + centre).astype(score.dtype)
+
+    return modify
 
 
 def _at(table: Array, *index: Array) -> Array:

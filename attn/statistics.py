@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from attn._validation import as_int
 from attn.kernels.chunked.attention import attention
 from attn.kernels.chunked.forward import log_normalizer
 from attn.kernels.inputs import Inputs
@@ -87,12 +88,13 @@ def attention_statistics(
     )
     if inputs.normalizer not in WITH_SINK:
         raise ValueError(f"normalizer={inputs.normalizer!r} has no statistics: only {' and '.join(WITH_SINK)} have")
-    if type(top_k) is not int or not 0 <= top_k <= sizes.S:
+    number = as_int(top_k)
+    if number is None or not 0 <= number <= sizes.S:
         raise ValueError(f"top_k={top_k!r} must be an int from 0 to the number of keys, {sizes.S}")
     if sizes.empty:
-        return _empty_statistics(sizes, top_k, inputs.dtype)
+        return _empty_statistics(sizes, number, inputs.dtype)
     undropped = dataclasses.replace(inputs, rng=None, index_offset=None, dropout_rate=0.0, value=inputs.value[..., :0])
-    return _statistics(undropped, sizes, top_k, choose_block(undropped, block))
+    return _statistics(undropped, sizes, number, choose_block(undropped, block))
 
 
 def merge_attention(

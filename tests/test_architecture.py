@@ -15,6 +15,7 @@ ROOT = Path(attn.__file__).parent.parent
 PARTS = [
     ["_lazy", "shapes"],
     ["_validation"],
+    ["_integers"],
     ["dropout", "mask_mods", "normalizers", "optimizers", "score_mods", "scores"],
     ["positions"],
     ["kernels/manual_axes", "kernels/options"],

@@ -35,7 +35,7 @@ BAD = [
     ({"window": (-1, None)}, r"window=\(-1, None\) must be"),
     ({"window": (1, 1)}, r"window=\(1, 1\) with T=5 and S=7: name an alignment"),
     ({"key_lengths": np.array([1, 2, 3])}, r"key_lengths \(3,\) must have the shape of the batch axes \(2,\)"),
-    ({"query_lengths": np.array([1.0, 2.0])}, r"query_lengths is float32: it must be integers"),
+    ({"query_lengths": np.array([1.0, 2.0])}, r"query_lengths is float64: it must be integers"),
     ({"query_segments": np.zeros(T, int)}, r"key_segments is missing: segments are given for queries and keys"),
     (
         {"query_segments": np.zeros(S, int), "key_segments": np.zeros(S, int)},

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from attn._integers import as_clipped
 from attn._validation import check_rate
 from attn.attention import attend, attention_weights
 from attn.scores import additive
@@ -225,9 +226,7 @@ class MultiHeadAttention(_Attention):
 
 
 def _checked_lengths(valid_lens: Array, batch: int, queries: int) -> Array:
-    lengths = jnp.asarray(valid_lens)
-    if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise ValueError(f"valid_lens is {lengths.dtype}: it must be integers")
+    lengths = as_clipped("valid_lens", valid_lens, lowest=0)
     if lengths.shape not in ((batch,), (batch, queries)):
         raise ValueError(f"valid_lens {lengths.shape} must be {(batch,)} or {(batch, queries)}: [B], or [B, T] for each query")
-    return jnp.clip(lengths, 0, jnp.iinfo(jnp.int32).max).astype(jnp.int32)  # clip first, because a cast from int64 would wrap
+    return lengths

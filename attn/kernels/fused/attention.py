@@ -12,6 +12,7 @@ from types import ModuleType
 import jax
 from jax import lax
 
+from attn._validation import is_number
 from attn.kernels.inputs import Inputs
 from attn.kernels.options import Options
 from attn.kernels.tiles.products import any_nonfinite
@@ -39,7 +40,7 @@ def unsupported(query: Query, key: Key, value: Value, options: Options, platform
         return f"does not honour dropout_rate={options.dropout_rate}: its random bits are not those of attn.dropout"
     if not isinstance(resolve(options.score), Dot | ScaledDot):
         return f"does not honour score={options.score!r}"
-    if options.scale is not None and not isinstance(options.scale, int | float):
+    if options.scale is not None and not is_number(options.scale):
         return "needs a scale that is a Python number"
     dtypes = sorted({str(array.dtype) for array in (query, key, value)})
     if len(dtypes) > 1 or dtypes[0] not in vendor.DTYPES:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from attn._validation import as_int
 from attn.kernels.inputs import Inputs
 from attn.shapes import Array
 
@@ -52,8 +53,8 @@ def choose_block(inputs: Inputs, block: int | tuple[int, int] | None) -> Block:
         sides = (max(16, side // smaller) for side in _default_sides(inputs, repeats))
         query, key = map(_balanced, (size.query, size.key), sides)
     else:
-        sides = block if isinstance(block, tuple) else (block, block)
-        if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
+        sides = [side for x in (block if isinstance(block, tuple) else (block, block)) if (side := as_int(x)) and side >= 1]
+        if len(sides) != 2 or (isinstance(block, tuple) and len(block) != 2):
             raise ValueError(f"block={block!r} must be one int of at least 1, or two: queries and keys in a tile")
         query, key = (max(1, min(side, length)) for side, length in zip(sides, (size.query, size.key), strict=True))
     scores = 2**17 if jax.default_backend() == "cpu" else 2**24  # in a tile; half a MiB stays in the cache of a CPU core

@@ -10,7 +10,7 @@ from attn.kernels.options import Options, Sizes
 from attn.kernels.validation.causality import causal_offset, window_sides
 from attn.kernels.validation.dropout import dropout_inputs
 from attn.kernels.validation.functions import mod_inputs, score_inputs
-from attn.kernels.validation.masks import length_array, pairwise_array, position_array, segment_arrays
+from attn.kernels.validation.masks import length_array, pairwise_array, position_arrays, segment_arrays
 from attn.kernels.validation.sizes import call_sizes, split_heads
 from attn.normalizers import NORMALIZERS, WITH_SINK
 from attn.shapes import Array, Key, Query, Value
@@ -26,6 +26,8 @@ def validate(query: Query, key: Key, value: Value, options: Options) -> tuple[In
     check_name("normalizer", options.normalizer, NORMALIZERS)
     dtype = jnp.result_type(query, key, value, jnp.float32)
     causal, query_offset = causal_offset(options, sizes)
+    positions = position_arrays(options, sizes)
+    position_dtype = next((x.dtype for x in positions.values() if x is not None), jnp.int32)
     inputs = Inputs(
         **score_inputs(query, key, options, dtype, sizes),
         value=split_heads(value, sizes),
@@ -34,15 +36,14 @@ def validate(query: Query, key: Key, value: Value, options: Options) -> tuple[In
         query_lengths=length_array("query_lengths", options.query_lengths, sizes),
         key_lengths=length_array("key_lengths", options.key_lengths, sizes),
         **segment_arrays(options, sizes),
-        query_positions=position_array("query_positions", options.query_positions, sizes, sizes.T),
-        key_positions=position_array("key_positions", options.key_positions, sizes, sizes.S),
+        **positions,
         window=window_sides(options, causal, sizes),
         query_offset=query_offset,
         normalizer=options.normalizer,
         devices=automatic_devices(query, key, value),
         sink=_sink(options, sizes),
         **dropout_inputs(options),
-        **mod_inputs(options, dtype, (query, key, value)),
+        **mod_inputs(options, dtype, position_dtype, (query, key, value)),
     )
     return clean_masked_keys(inputs), sizes
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from attn._validation import check_name
+from attn._integers import LARGEST
+from attn._validation import as_int, check_name
 from attn.kernels.options import Options, Sizes
 
 ALIGNMENTS = ("top_left", "bottom_right")
@@ -34,11 +35,13 @@ def window_sides(options: Options, causal: bool, sizes: Sizes) -> tuple[int | No
     window = options.window
     if window is None:
         return None, 0 if causal else None
-    sides = tuple(window) if isinstance(window, tuple | list) else ()
-    if len(sides) != 2 or any(side is not None and (type(side) is not int or side < 0) for side in sides):
+    given = tuple(window) if isinstance(window, tuple | list) else ()
+    sides = tuple(map(as_int, given))
+    if len(sides) != 2 or any(x is not None and (side is None or side < 0) for x, side in zip(given, sides, strict=True)):
         raise ValueError(f"window={window!r} must be (left, right), each None or an int of at least 0")
     if not (causal or options.has_positions) and sizes.T != sizes.S:
         raise ValueError(
             f"window={window!r} with T={sizes.T} and S={sizes.S}: name an alignment with causal, or pass positions"
         )
-    return (sides[0], 0) if causal else sides
+    left, right = (None if side is None or side >= LARGEST else side for side in sides)
+    return (left, 0) if causal else (left, right)

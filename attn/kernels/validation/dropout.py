@@ -5,14 +5,14 @@ from typing import Any
 import jax.numpy as jnp
 
 from attn import dropout
-from attn._validation import check_rate
+from attn._integers import LARGEST
+from attn._validation import as_int, check_rate
 from attn.kernels.options import Options
 
 
 def dropout_inputs(options: Options) -> dict[str, Any]:
     """The fields of `Inputs` for dropout; none without dropout."""
-    rate = options.dropout_rate
-    check_rate("dropout_rate", rate)
+    rate = check_rate("dropout_rate", options.dropout_rate)
     if rate == 0:
         return {}
     if options.dropout_rng is None:
@@ -27,11 +27,11 @@ def dropout_inputs(options: Options) -> dict[str, Any]:
     return {
         "rng": rng,
         "index_offset": jnp.stack([jnp.asarray(n, jnp.int32) for n in offset]),
-        "dropout_rate": float(rate),
+        "dropout_rate": rate,
     }
 
 
 def _is_index(number: Any) -> bool:
-    if isinstance(number, int):
-        return not isinstance(number, bool) and 0 <= number < 2**31
+    if (known := as_int(number)) is not None:
+        return 0 <= known <= LARGEST
     return hasattr(number, "dtype") and number.shape == () and jnp.issubdtype(number.dtype, jnp.integer)

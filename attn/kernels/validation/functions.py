@@ -41,9 +41,9 @@ def score_inputs(query: Query, key: Key, options: Options, dtype: jnp.dtype, siz
     }
 
 
-def mod_inputs(options: Options, dtype: jnp.dtype, like: Any) -> dict[str, Any]:
+def mod_inputs(options: Options, dtype: jnp.dtype, position_dtype: Any, like: Any) -> dict[str, Any]:
     """The programs of score_mod and mask_mod and the arrays that they captured."""
-    index, fields = jax.ShapeDtypeStruct((), jnp.int32), {}
+    index, position, fields = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), position_dtype), {}
     for name, function, first in (
         ("score_mod", options.score_mod, (jax.ShapeDtypeStruct((), dtype),)),
         ("mask_mod", options.mask_mod, ()),
@@ -52,7 +52,7 @@ def mod_inputs(options: Options, dtype: jnp.dtype, like: Any) -> dict[str, Any]:
             continue
         if not callable(function):
             raise ValueError(f"{name}={function!r} must be a function")
-        program, captured, result = trace(name, function, *first, index, index, index, index, like=like)
+        program, captured, result = trace(name, function, *first, index, index, position, position, like=like)
         if (result.dtype == jnp.bool_) != (name == "mask_mod"):
             raise ValueError(f"{name} returns {result.dtype}: score_mod returns a score, mask_mod a bool")
         fields |= {name: program, f"{name}_captured": captured}

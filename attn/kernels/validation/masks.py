@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from attn._integers import as_clipped, as_labels, as_positions
 from attn._validation import as_array
 from attn.kernels.options import Options, Sizes
 from attn.shapes import Array
@@ -33,17 +34,30 @@ def length_array(name: str, lengths: Any, sizes: Sizes) -> Array | None:
     """Lengths `[*B]` as `[B]`."""
     if lengths is None:
         return None
-    lengths = _integers(name, lengths)
+    lengths = as_clipped(name, lengths, lowest=0)
     if lengths.shape != sizes.batch:
         raise ValueError(f"{name} {lengths.shape} must have the shape of the batch axes {sizes.batch}")
     return lengths.reshape(sizes.B)
 
 
-def position_array(name: str, array: Any, sizes: Sizes, length: int) -> Array | None:
+def position_arrays(options: Options, sizes: Sizes) -> dict[str, Any]:
+    """The positions of queries and keys, each of which may be None."""
+    given = {"query_positions": options.query_positions, "key_positions": options.key_positions}
+    absolute = options.score_mod is not None or options.mask_mod is not None
+    arrays = {name: _rows(name, array, sizes) for name, array in as_positions(absolute, **given).items()}
+    if any(
+        array is not None and array.dtype == jnp.int64 for array in arrays.values()
+    ):  # then positions that are not given too
+        indices = {"query_positions": jnp.arange(sizes.T)[None], "key_positions": jnp.arange(sizes.S)[None]}
+        arrays = {name: indices[name] if array is None else array for name, array in arrays.items()}
+    return arrays
+
+
+def _rows(name: str, array: Array | None, sizes: Sizes) -> Array | None:
     """Positions or segments, `[length]` for all examples or `[*B, length]`, as `[B|1, length]`."""
     if array is None:
         return None
-    array = _integers(name, array)
+    length = sizes.T if name.startswith("query") else sizes.S
     if array.shape not in ((length,), (*sizes.batch, length)):
         raise ValueError(f"{name} {array.shape} must be {(length,)} or {(*sizes.batch, length)}")
     return array.reshape(array.size // length if length else 1, length)
@@ -55,14 +69,7 @@ def segment_arrays(options: Options, sizes: Sizes) -> dict[str, Any]:
     if (query is None) != (key is None):
         missing = "query_segments" if query is None else "key_segments"
         raise ValueError(f"{missing} is missing: segments are given for queries and keys, or for neither")
-    return {
-        "query_segments": position_array("query_segments", query, sizes, sizes.T),
-        "key_segments": position_array("key_segments", key, sizes, sizes.S),
-    }
-
-
-def _integers(name: str, array: Any) -> Array:
-    array = as_array(name, array)
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise ValueError(f"{name} is {array.dtype}: it must be integers")
-    return array.astype(jnp.int32)  # differences of unsigned or narrow integers would wrap
+    if query is None:
+        return {}
+    given = {"query_segments": query, "key_segments": key}
+    return {name: _rows(name, array, sizes) for name, array in zip(given, as_labels(**given), strict=True)}
