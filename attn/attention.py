@@ -171,7 +171,7 @@ def attend_pooled(
     output = _outputs(query, key, value, chosen, inputs, sizes, explanation)
     weights = weights.reshape(*sizes.batch, sizes.T)[..., None, None]
     output = jnp.where((weights != 0) | jnp.isfinite(output), output, 0)  # 0 · NaN would be NaN
-    return jnp.sum(output * weights, axis=-3).astype(value.dtype)
+    return jnp.sum(output.astype(weights.dtype) * weights, axis=-3).astype(value.dtype)
 
 
 def attention_weights(

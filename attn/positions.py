@@ -5,11 +5,14 @@ ALiBi and the relative biases of T5 modify scores; they are in `attn.score_mods`
 
 import operator
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
+from attn._dtypes import at_least_float32
+from attn._integers import as_positions
 from attn.score_mods import ScoreMod
 from attn.shapes import Array
 
@@ -62,7 +65,8 @@ def rotary(x: Array, positions: Array | None = None, *, base: float = 10_000.0, 
 
     Args:
       x: projected queries or keys, `[*B, T, N, H]`.
-      positions: integers `[T]` or `[*B, T]`; None means 0, 1, 2, ….
+      positions: integers `[T]` or `[*B, T]`; None means 0, 1, 2, …. They may be traced, as in a decoding step. Any position of
+        32 bits is exact: the error does not grow with it. Those of 64 bits need jax_enable_x64.
       base: the base of the frequencies.
       interleaved: False pairs the entries i and i + H / 2, as GPT-NeoX and Llama do; True pairs 2i and 2i + 1, as in RoFormer.
 
@@ -75,21 +79,44 @@ def rotary(x: Array, positions: Array | None = None, *, base: float = 10_000.0, 
     dtype, length, head_dim = x.dtype, x.shape[-3], x.shape[-1]
     if head_dim % 2:
         raise ValueError(f"x {x.shape} has head dim {head_dim}: rotary positions rotate pairs, so it must be even")
-    positions = jnp.arange(length) if positions is None else jnp.asarray(positions)
-    if positions.shape not in ((length,), x.shape[:-2]) or not jnp.issubdtype(positions.dtype, jnp.integer):
-        raise ValueError(
-            f"positions {positions.shape} {positions.dtype} are not integers {(length,)} or {x.shape[:-2]} of x {x.shape}"
-        )
-    x = x.astype(jnp.promote_types(dtype, jnp.float32))
-    frequencies = jnp.asarray(_frequencies(head_dim, base), x.dtype).reshape((1,) * (positions.ndim + 1) + (-1,))
-    angles = positions[..., None, None].astype(x.dtype) * frequencies
-    angles = angles.reshape((1,) * (x.ndim - angles.ndim) + angles.shape)
-    cos, sin = jnp.cos(angles), jnp.sin(angles)  # [*B or none, T, 1, H / 2]
+    if positions is None:
+        positions = jnp.arange(length, dtype=jnp.int32)
+    positions = cast(Array, as_positions(absolute=True, positions=positions)["positions"])
+    if positions.shape not in ((length,), x.shape[:-2]):
+        raise ValueError(f"positions {positions.shape} are not {(length,)} or {x.shape[:-2]} of x {x.shape}")
+    x = x.astype(at_least_float32(dtype))
+    cos, sin = _cos_and_sin(
+        positions.reshape(*(1,) * (x.ndim - 2 - positions.ndim), *positions.shape, 1, 1), head_dim, base, x.dtype
+    )
     pairs = (*x.shape[:-1], head_dim // 2, 2) if interleaved else (*x.shape[:-1], 2, head_dim // 2)
     axis = -1 if interleaved else -2
     first, second = (half.squeeze(axis) for half in jnp.split(x.reshape(pairs), 2, axis))
     turned = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis)
     return turned.reshape(x.shape).astype(dtype)
+
+
+def _cos_and_sin(positions: Array, dim: int, base: float, dtype: np.dtype) -> tuple[Array, Array]:
+    """The cosines and sines of the angles of positions `[.., 1]`, `[.., dim / 2]`.
+
+    In float32 the product of a position and a frequency is off by 1e-3 at position 100,000, so it is computed as a fraction of
+    a turn in integers, of which whole turns drop out: position · frequency / 2π modulo 1, in units of 2⁻³².
+    """
+    frequencies = _frequencies(dim, base).reshape((1,) * (positions.ndim - 1) + (-1,))
+    if dtype == jnp.float64 or positions.dtype == jnp.int64:
+        angles = positions.astype(jnp.float64) * frequencies
+        return jnp.cos(angles).astype(dtype), jnp.sin(angles).astype(dtype)
+    turns = frequencies / (2 * np.pi) % 1 * 2.0**32
+    whole, rest = turns.astype(np.uint32), (turns % 1 * 2.0**32).astype(np.uint32)  # 64 bits of the fraction of a turn
+    distance = jnp.abs(positions).astype(jnp.uint32)
+    low, high = distance & 0xFFFF, distance >> 16
+    carried = high * (rest >> 16) + (high * (rest & 0xFFFF) >> 16) + (low * (rest >> 16) >> 16)  # distance · rest / 2³²
+    turn = distance * whole + carried  # of which uint32 keeps the fraction
+    quarter = (turn + 2**29) >> 30  # the nearest quarter turn, modulo 4, from which the angle is π / 4 at most
+    angle = lax.bitcast_convert_type(turn - (quarter << 30), jnp.int32).astype(dtype) * np.asarray(2 * np.pi / 2**32, dtype)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    cos, sin = jnp.where(quarter & 1 == 1, sin, cos), jnp.where(quarter & 1 == 1, cos, sin)
+    cos = jnp.where((quarter == 1) | (quarter == 2), -cos, cos)
+    return cos, jnp.where((quarter >= 2) ^ (positions < 0), -sin, sin)
 
 
 def _frequencies(dim: int, base: float) -> np.ndarray:

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn._validation import as_int
+from attn._dtypes import at_least_float32
+from attn._validation import as_array, as_int
 from attn.kernels.chunked.attention import attention
 from attn.kernels.chunked.forward import log_normalizer
 from attn.kernels.inputs import Inputs
@@ -113,7 +114,7 @@ def merge_attention(
       `[*B, T, N, V]`, of the dtype of the first output.
 
     Raises:
-      ValueError: the numbers or the shapes of outputs and lses differ, or a sink is given without lses.
+      ValueError: the numbers or the shapes of outputs and lses differ, or a sink has another shape or no lses.
     """
     if lses is None:
         if sink is not None:
@@ -128,16 +129,25 @@ def merge_attention(
         expected = (*batch_queries_heads[:-2], *reversed(batch_queries_heads[-2:]))
         if jnp.shape(lse) != expected:
             raise ValueError(f"lses[{index}] {jnp.shape(lse)} must be [*B, N, T], {expected} for outputs {outputs[0].shape}")
-    partial = jnp.stack([jnp.asarray(lse) for lse in lses])  # [sets, *B, N, T]
-    total = jax.nn.logsumexp(partial, axis=0)
-    if sink is not None:
-        logit = jnp.asarray(sink, partial.dtype)[:, None]
-        logit = logit.reshape((1,) * (total.ndim - 2) + logit.shape)
-        total = jnp.logaddexp(total, logit)
-        partial = jnp.logaddexp(partial, logit[None]) if sink_in_outputs else partial
-    shares = jnp.swapaxes(jnp.exp(partial - finite_max(total)[None]), -1, -2)[..., None]  # [sets, *B, T, N, 1]
-    merged = jnp.sum(shares * jnp.stack(list(outputs)), axis=0)
-    return merged.astype(outputs[0].dtype)
+    sink = None if sink is None else as_array("sink", sink)
+    if sink is not None and sink.shape != batch_queries_heads[-1:]:
+        raise ValueError(f"sink {sink.shape} must be one logit for each head of outputs {outputs[0].shape}")
+    return _merged(tuple(map(jnp.asarray, outputs)), tuple(map(jnp.asarray, lses)), sink, sink_in_outputs)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _merged(outputs: tuple[Output, ...], lses: tuple[Rows, ...], sink: Array | None, sink_in_outputs: bool) -> Output:
+    dtype = at_least_float32(*(x.dtype for x in (*outputs, *lses)))
+    partial = jnp.stack([lse.astype(dtype) for lse in lses])  # [sets, *B, N, T]
+    logit = jnp.asarray(-jnp.inf, dtype) if sink is None else sink.astype(dtype)[..., None]
+    logit = logit.reshape((1,) * (partial.ndim - logit.ndim) + logit.shape)
+    highest = finite_max(lax.stop_gradient(jnp.maximum(jnp.max(partial, axis=0, keepdims=True), logit)))
+    # Exponentials and not logarithms of sums, whose derivative is NaN where nothing is in any set.
+    of_sets, of_sink = jnp.exp(partial - highest), jnp.exp(logit - highest)
+    total = jnp.sum(of_sets, axis=0, keepdims=True) + of_sink
+    shares = (of_sets + of_sink if sink_in_outputs else of_sets) / jnp.where(total == 0, 1, total)
+    shares = jnp.swapaxes(shares, -1, -2)[..., None]  # [sets, *B, T, N, 1]
+    return jnp.sum(shares * jnp.stack([output.astype(dtype) for output in outputs]), axis=0).astype(outputs[0].dtype)
 
 
 def _empty_statistics(sizes: Sizes, top_k: int, dtype: jnp.dtype) -> Statistics:

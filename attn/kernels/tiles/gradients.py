@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from attn._dtypes import at_least_float32
 from attn.kernels.inputs import Inputs
 from attn.kernels.tiles.indices import TileIndices
 from attn.kernels.tiles.logits import modify_scores, tile_scores
@@ -35,9 +36,7 @@ def zero_gradients(inputs: Inputs) -> Gradients:
     """Zeros of the shapes of the inputs, in the dtype of the computation."""
     fields = (getattr(inputs, name) for name in Gradients._fields)
     inexact = (_inexact(field) if isinstance(field, tuple) else field for field in fields)
-    return Gradients(
-        *jax.tree.map(lambda array: jnp.zeros(array.shape, jnp.promote_types(array.dtype, jnp.float32)), tuple(inexact))
-    )
+    return Gradients(*jax.tree.map(lambda array: jnp.zeros(array.shape, at_least_float32(array.dtype)), tuple(inexact)))
 
 
 def as_cotangent(inputs: Inputs, sums: Gradients, sink: Array | None) -> Inputs:

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from attn._dtypes import at_least_float32
 from attn._validation import as_array, check_name
 from attn.kernels.inputs import Inputs
 from attn.kernels.manual_axes import automatic_devices
@@ -24,7 +25,7 @@ def validate(query: Query, key: Key, value: Value, options: Options) -> tuple[In
     """
     sizes = call_sizes(query, key, value)
     check_name("normalizer", options.normalizer, NORMALIZERS)
-    dtype = jnp.result_type(query, key, value, jnp.float32)
+    dtype = at_least_float32(query.dtype, key.dtype, value.dtype)
     causal, query_offset = causal_offset(options, sizes)
     positions = position_arrays(options, sizes)
     position_dtype = next((x.dtype for x in positions.values() if x is not None), jnp.int32)
