@@ -206,8 +206,10 @@ def attention_weights(
     inputs, sizes = validate(
         *as_arrays(query, key, key if value is None else value), parse_options("attention_weights", options)
     )
-    weights = jax.jit(dense.attention_weights, static_argnums=1)(inputs, after_dropout)
-    return weights.reshape(*sizes.batch, sizes.N, sizes.T, sizes.S)
+    shape = (*sizes.batch, sizes.N, sizes.T, sizes.S)
+    if sizes.empty:
+        return jnp.zeros(shape, inputs.dtype)
+    return jax.jit(dense.attention_weights, static_argnums=1)(inputs, after_dropout).reshape(shape)
 
 
 def explain(

@@ -76,6 +76,39 @@ def test_neither_ranks_nor_dtypes_are_promoted(name):
         jax.eval_shape(run, *(jnp.asarray(x, jnp.bfloat16) for x in arguments))
 
 
+# Those with an exponential, a root or a division of their own, beside rows without a key.
+NUMERIC = (
+    "plain",
+    "lengths",
+    "sink",
+    "cosine per head",
+    "chain",
+    *(f"{name}, lengths" for name in ("sigmoid", "sparsemax", "entmax15")),
+)
+
+
+@pytest.mark.parametrize("name", NUMERIC)
+def test_no_program_returns_nan_or_inf(name):
+    """JAX checks what each program returns, and each operation outside of one. Masked logits of −∞ stay inside."""
+    options = {k: v for k, v in OPTIONS[name].items() if k != "dense_alone"}
+    kernel = {} if OPTIONS[name].get("dense_alone") else {"implementation": "chunked", "block": TILE}
+    with jax.debug_nans(True), jax.debug_infs(True):
+        jax.vjp(lambda *x: attn.attend(*x, **options, **kernel), QUERY, KEY, VALUE)[1](jnp.asarray(COTANGENT))
+        if name in ("plain", "lengths", "sink", "sigmoid, lengths"):
+            attn.attention_weights(QUERY, KEY, **options)
+            total = functools.partial(attn.attend_pooled, query_weights=jnp.ones(T), **options)
+            jax.grad(lambda *x: jnp.sum(total(*x)))(QUERY, KEY, VALUE)
+        if name in ("plain", "sink"):
+            statistics = attn.attention_statistics(QUERY, KEY, **options)
+            attn.merge_attention([QUERY, QUERY], [statistics.lse, statistics.lse], options.get("sink"))
+
+
+def test_only_the_log_sum_exp_of_nothing_is_inf():
+    """By the contract it is −∞, and so is the highest score of a query without a key."""
+    with jax.debug_infs(True), pytest.raises(FloatingPointError, match="inf"):
+        attn.attention_statistics(QUERY, KEY, key_lengths=LENGTHS)
+
+
 def test_the_modes_are_seen():
     with jax.numpy_rank_promotion("raise"), pytest.raises(ValueError, match="rank_promotion"):
         jax.eval_shape(lambda x: x + jnp.ones(K), jnp.ones((B, K)))

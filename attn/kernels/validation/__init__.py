@@ -44,7 +44,7 @@ def validate(query: Query, key: Key, value: Value, options: Options) -> tuple[In
         devices=automatic_devices(query, key, value),
         sink=_sink(options, sizes),
         **dropout_inputs(options),
-        **mod_inputs(options, dtype, position_dtype, (query, key, value)),
+        **mod_inputs(options, dtype, position_dtype, sizes, (query, key, value)),
     )
     return clean_masked_keys(inputs), sizes
 

@@ -28,6 +28,8 @@ def score_inputs(query: Query, key: Key, options: Options, dtype: jnp.dtype, siz
         if type(score).key_features is not Features.key_features:
             key = _finite_features(score.key_features, key.astype(dtype), options)
         return {"query": split_query_heads(features, sizes), "key": split_heads(key, sizes)}
+    if sizes.empty:
+        return {"query": split_query_heads(query, sizes), "key": split_heads(key, sizes)}
     vectors = (jax.ShapeDtypeStruct(x.shape[-1:], dtype) for x in (query, key))
     program, captured, result = trace("score", score, *vectors, like=(query, key))
     if not jnp.issubdtype(result.dtype, jnp.floating):
@@ -41,8 +43,11 @@ def score_inputs(query: Query, key: Key, options: Options, dtype: jnp.dtype, siz
     }
 
 
-def mod_inputs(options: Options, dtype: jnp.dtype, position_dtype: Any, like: Any) -> dict[str, Any]:
-    """The programs of score_mod and mask_mod and the arrays that they captured."""
+def mod_inputs(options: Options, dtype: jnp.dtype, position_dtype: Any, sizes: Sizes, like: Any) -> dict[str, Any]:
+    """The programs of score_mod and mask_mod and the arrays that they captured.
+
+    Where there is no pair, neither is called: what they capture may have no entry that they could read.
+    """
     index, position, fields = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), position_dtype), {}
     for name, function, first in (
         ("score_mod", options.score_mod, (jax.ShapeDtypeStruct((), dtype),)),
@@ -52,6 +57,8 @@ def mod_inputs(options: Options, dtype: jnp.dtype, position_dtype: Any, like: An
             continue
         if not callable(function):
             raise ValueError(f"{name}={function!r} must be a function")
+        if sizes.empty:
+            continue
         program, captured, result = trace(name, function, *first, index, index, position, position, like=like)
         if (result.dtype == jnp.bool_) != (name == "mask_mod"):
             raise ValueError(f"{name} returns {result.dtype}: score_mod returns a score, mask_mod a bool")
