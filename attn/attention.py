@@ -11,6 +11,7 @@ from attn.kernels import dense
 from attn.kernels import pooled as pooled_kernel
 from attn.kernels.chunked import attention as chunked
 from attn.kernels.chunked import autodiff
+from attn.kernels.explicit_mesh import with_automatic_axes
 from attn.kernels.forward_mode import explain_forward_mode_errors
 from attn.kernels.fused import attention as fused
 from attn.kernels.inputs import Inputs
@@ -121,10 +122,13 @@ def attend(
         dropout_rng=dropout_rng,
         dropout_offset=dropout_offset,
     )
-    query, key, value = as_arrays(query, key, value)
-    inputs, sizes = validate(query, key, value, options)
-    explanation = record(select(query, key, value, options, inputs, implementation, block))
-    return _outputs(query, key, value, options, inputs, sizes, explanation)
+
+    def run(query: Query, key: Key, value: Value, options: Options) -> Output:
+        inputs, sizes = validate(query, key, value, options)
+        explanation = record(select(query, key, value, options, inputs, implementation, block))
+        return _outputs(query, key, value, options, inputs, sizes, explanation)
+
+    return with_automatic_axes(run, *as_arrays(query, key, value), options, "tnv")
 
 
 def attend_pooled(
@@ -158,20 +162,23 @@ def attend_pooled(
     Raises:
       ValueError: one line with the argument, its shape or value, and the rule.
     """
-    query, key, value = as_arrays(query, key, value)
+
+    def run(query: Query, key: Key, value: Value, options: Options, query_weights: Array | None) -> Pooled:
+        inputs, sizes = validate(query, key, value, options)
+        weights = query_weight_array(query_weights, sizes, inputs.dtype)
+        inputs = clean_unweighted_queries(inputs, weights)
+        explanation = record(select_pooled(query, key, value, options, inputs, implementation, block))
+        if explanation.implementation == "pooled" and not sizes.empty:
+            with explain_forward_mode_errors():
+                output = _run_pooled(inputs, weights)
+            return output.reshape(*sizes.batch, sizes.N, value.shape[-1]).astype(value.dtype)
+        output = _outputs(query, key, value, options, inputs, sizes, explanation)
+        weights = weights.reshape(*sizes.batch, sizes.T)[..., None, None]
+        output = jnp.where((weights != 0) | jnp.isfinite(output), output, 0)  # 0 · NaN would be NaN
+        return jnp.sum(output.astype(weights.dtype) * weights, axis=-3).astype(value.dtype)
+
     chosen = parse_options("attend_pooled", options)
-    inputs, sizes = validate(query, key, value, chosen)
-    weights = query_weight_array(query_weights, sizes, inputs.dtype)
-    inputs = clean_unweighted_queries(inputs, weights)
-    explanation = record(select_pooled(query, key, value, chosen, inputs, implementation, block))
-    if explanation.implementation == "pooled" and not sizes.empty:
-        with explain_forward_mode_errors():
-            output = _run_pooled(inputs, weights)
-        return output.reshape(*sizes.batch, sizes.N, value.shape[-1]).astype(value.dtype)
-    output = _outputs(query, key, value, chosen, inputs, sizes, explanation)
-    weights = weights.reshape(*sizes.batch, sizes.T)[..., None, None]
-    output = jnp.where((weights != 0) | jnp.isfinite(output), output, 0)  # 0 · NaN would be NaN
-    return jnp.sum(output.astype(weights.dtype) * weights, axis=-3).astype(value.dtype)
+    return with_automatic_axes(run, *as_arrays(query, key, value), chosen, "nv", query_weights)
 
 
 def attention_weights(
@@ -203,13 +210,16 @@ def attention_weights(
     """
     if implementation not in ("auto", "dense"):
         raise ValueError(f"implementation={implementation!r} has no weights to return: only 'dense' has")
-    inputs, sizes = validate(
-        *as_arrays(query, key, key if value is None else value), parse_options("attention_weights", options)
-    )
-    shape = (*sizes.batch, sizes.N, sizes.T, sizes.S)
-    if sizes.empty:
-        return jnp.zeros(shape, inputs.dtype)
-    return jax.jit(dense.attention_weights, static_argnums=1)(inputs, after_dropout).reshape(shape)
+
+    def run(query: Query, key: Key, value: Value, options: Options) -> Weights:
+        inputs, sizes = validate(query, key, value, options)
+        shape = (*sizes.batch, sizes.N, sizes.T, sizes.S)
+        if sizes.empty:
+            return jnp.zeros(shape, inputs.dtype)
+        return jax.jit(dense.attention_weights, static_argnums=1)(inputs, after_dropout).reshape(shape)
+
+    arrays = as_arrays(query, key, key if value is None else value)
+    return with_automatic_axes(run, *arrays, parse_options("attention_weights", options), "nts")
 
 
 def explain(
@@ -244,10 +254,15 @@ def explain(
         not chunked_autodiff: 'chunked' computes the same faster; this one is for forward mode, jax.jvp and jax.jacfwd
         not dense: it keeps all T × S weights, and is slower
     """
-    query, key, value = as_arrays(query, key, value)
-    chosen = parse_options("explain", options)
-    inputs, _ = validate(query, key, value, chosen)
-    return (select_pooled if pooled else select)(query, key, value, chosen, inputs, implementation, block)
+    explanations = []
+
+    def run(query: Query, key: Key, value: Value, options: Options) -> tuple[()]:
+        inputs, _ = validate(query, key, value, options)
+        explanations.append((select_pooled if pooled else select)(query, key, value, options, inputs, implementation, block))
+        return ()
+
+    with_automatic_axes(run, *as_arrays(query, key, value), parse_options("explain", options), ())
+    return explanations[0]
 
 
 def _outputs(

@@ -16,8 +16,9 @@ from attn._dtypes import at_least_float32
 from attn._validation import as_array, as_int
 from attn.kernels.chunked.attention import attention
 from attn.kernels.chunked.forward import log_normalizer
+from attn.kernels.explicit_mesh import with_automatic_axes
 from attn.kernels.inputs import Inputs
-from attn.kernels.options import Sizes, parse_options
+from attn.kernels.options import Options, Sizes, parse_options
 from attn.kernels.tiles.logits import tile_logits
 from attn.kernels.tiles.loop import for_each_tile
 from attn.kernels.tiles.mask import tile_mask
@@ -84,18 +85,22 @@ def attention_statistics(
     Example:
       >>> attn.attention_statistics(query, key, causal=True).entropy.mean(axis=-1)  # of each head, in nats
     """
-    inputs, sizes = validate(
-        *as_arrays(query, key, key if value is None else value), parse_options("attention_statistics", options)
-    )
-    if inputs.normalizer not in WITH_SINK:
-        raise ValueError(f"normalizer={inputs.normalizer!r} has no statistics: only {' and '.join(WITH_SINK)} have")
-    number = as_int(top_k)
-    if number is None or not 0 <= number <= sizes.S:
-        raise ValueError(f"top_k={top_k!r} must be an int from 0 to the number of keys, {sizes.S}")
-    if sizes.empty:
-        return _empty_statistics(sizes, number, inputs.dtype)
-    undropped = dataclasses.replace(inputs, rng=None, index_offset=None, dropout_rate=0.0, value=inputs.value[..., :0])
-    return _statistics(undropped, sizes, number, choose_block(undropped, block))
+
+    def run(query: Query, key: Key, value: Value, options: Options) -> Statistics:
+        inputs, sizes = validate(query, key, value, options)
+        if inputs.normalizer not in WITH_SINK:
+            raise ValueError(f"normalizer={inputs.normalizer!r} has no statistics: only {' and '.join(WITH_SINK)} have")
+        number = as_int(top_k)
+        if number is None or not 0 <= number <= sizes.S:
+            raise ValueError(f"top_k={top_k!r} must be an int from 0 to the number of keys, {sizes.S}")
+        if sizes.empty:
+            return _empty_statistics(sizes, number, inputs.dtype)
+        undropped = dataclasses.replace(inputs, rng=None, index_offset=None, dropout_rate=0.0, value=inputs.value[..., :0])
+        return _statistics(undropped, sizes, number, choose_block(undropped, block))
+
+    arrays = as_arrays(query, key, key if value is None else value)
+    axes = Statistics._make(("nt", "nt", "nt", "ns", "nt.", "nt."))
+    return with_automatic_axes(run, *arrays, parse_options("attention_statistics", options), axes)
 
 
 def merge_attention(

@@ -23,6 +23,7 @@ PARTS = [
     ["kernels/inputs"],
     ["kernels/forward_mode", "kernels/masking"],
     ["kernels/tiles", "kernels/validation"],
+    ["kernels/explicit_mesh"],
     ["kernels/chunked", "kernels/dense", "kernels/fused"],
     ["kernels/pooled"],
     ["kernels/selection"],

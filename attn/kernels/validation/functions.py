@@ -1,17 +1,20 @@
 """The functions that a caller passes: score, score_mod and mask_mod."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from attn._dtypes import at_least_float32
+from attn._integers import as_positions
 from attn._validation import as_array
-from attn.kernels.closures import trace
+from attn.kernels.closures import Program, trace
 from attn.kernels.options import Options, Sizes
 from attn.kernels.validation.sizes import split_heads, split_query_heads
 from attn.scores import Features, Pairwise, resolve
-from attn.shapes import Array, Key, Query
+from attn.shapes import Array, Key, Query, Value
 
 
 def score_inputs(query: Query, key: Key, options: Options, dtype: jnp.dtype, sizes: Sizes) -> dict[str, Any]:
@@ -48,22 +51,43 @@ def mod_inputs(options: Options, dtype: jnp.dtype, position_dtype: Any, sizes: S
 
     Where there is no pair, neither is called: what they capture may have no entry that they could read.
     """
-    index, position, fields = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), position_dtype), {}
-    for name, function, first in (
-        ("score_mod", options.score_mod, (jax.ShapeDtypeStruct((), dtype),)),
-        ("mask_mod", options.mask_mod, ()),
-    ):
+    fields = {}
+    for name, function in (("score_mod", options.score_mod), ("mask_mod", options.mask_mod)):
         if function is None:
             continue
         if not callable(function):
             raise ValueError(f"{name}={function!r} must be a function")
         if sizes.empty:
             continue
-        program, captured, result = trace(name, function, *first, index, index, position, position, like=like)
+        program, captured, result = trace(name, function, *_mod_arguments(name, dtype, position_dtype), like=like)
         if (result.dtype == jnp.bool_) != (name == "mask_mod"):
             raise ValueError(f"{name} returns {result.dtype}: score_mod returns a score, mask_mod a bool")
         fields |= {name: program, f"{name}_captured": captured}
     return fields
+
+
+def hoist_functions(query: Query, key: Key, value: Value, options: Options) -> Options:
+    """The options with functions that are pytrees of the arrays that they captured."""
+    dtype = at_least_float32(query.dtype, key.dtype, value.dtype)
+    positions = as_positions(True, query_positions=options.query_positions, key_positions=options.key_positions)
+    position_dtype = next((x.dtype for x in positions.values() if x is not None), jnp.int32)
+    arguments: dict[str, Any] = {name: _mod_arguments(name, dtype, position_dtype) for name in ("score_mod", "mask_mod")}
+    arguments["score"] = [jax.ShapeDtypeStruct(x.shape[-1:], dtype) for x in (query, key)]
+    hoisted = {}
+    for name, examples in arguments.items():
+        function = getattr(options, name)
+        if callable(function) and not isinstance(function, Features | Pairwise | type):
+            program, captured, _ = trace(name, function, *examples, like=(query, key, value))
+            # Evaluated equation by equation, because a compiled inner function belongs to the mesh that it was traced in.
+            hoisted[name] = jax.tree_util.Partial(Program(program.jaxpr, sharded=True), captured)
+    return dataclasses.replace(options, **hoisted)
+
+
+def _mod_arguments(name: str, dtype: Any, position_dtype: Any) -> list[jax.ShapeDtypeStruct]:
+    """(score, batch, head, query_position, key_position), without the score for mask_mod."""
+    score = [jax.ShapeDtypeStruct((), dtype)] if name == "score_mod" else []
+    index, position = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), position_dtype)
+    return [*score, index, index, position, position]
 
 
 def _finite_features(function: Callable[[Array], Array], x: Array, options: Options) -> Array:
