@@ -70,12 +70,12 @@ def attend(
         width, signed or not, means no limit.
       query_segments, key_segments: integers `[T]` and `[S]`, or with `*B` before; equal ones may attend to each other.
       causal: True needs T = S, or positions. Otherwise say "top_left" (query 0 is at key 0) or "bottom_right" (the last query
-        is at the last key).
+        is at the last key; where there are lengths, the last real query of each example at its last real key).
       window: (left, right), inclusive: how far before and after a query's position its keys may be. None, or sys.maxsize,
         is open.
       query_positions, key_positions: integers shaped as segments; what causality, the window, score_mod and mask_mod go by.
-        None means 0, 1, 2, …; with causal="bottom_right" the queries begin at S − T. Positions of NumPy beyond 32 bits need
-        jax_enable_x64, unless no mod reads them.
+        None means 0, 1, 2, …; with causal="bottom_right" the queries begin at S − T, or at key length − query length. Positions
+        of NumPy beyond 32 bits need jax_enable_x64, unless no mod reads them.
       score_mod: a function (score, batch, head, query_position, key_position) -> score of scalars. Gradients also reach the
         arrays that it captured. `attn.score_mods` has common ones.
       mask_mod: a function (batch, head, query_position, key_position) -> bool.

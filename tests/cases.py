@@ -20,6 +20,7 @@ _t, _s = np.arange(T)[:, None], np.arange(S)
 POSITIONS = np.array([[0, 3, 4, 7, 2], [5, 1, 1, 0, 9]]), np.array([0, 1, 2, 4, 5, 8, 3])
 SEGMENTS = np.array([[0, 0, 1, 1, 2], [1, 1, 1, 0, 3]]), np.array([0, 0, 1, 1, 1, 2, 0])
 RNG = jax.random.key(11)
+_KEYS, _QUERIES = np.array([6, 3])[:, None, None, None], np.array([2, 4])[:, None, None, None]
 
 
 def random(*shape: int) -> np.ndarray:
@@ -100,6 +101,27 @@ CASES = {
     "segments": masked(SEGMENTS[0][:, None, :, None] == SEGMENTS[1], query_segments=SEGMENTS[0], key_segments=SEGMENTS[1]),
     "causal, top left": masked(distance() <= 0, causal="top_left"),
     "causal, bottom right": masked(distance(offset=S - T) <= 0, causal="bottom_right"),
+    "causal, by lengths": masked(
+        (distance() <= (_KEYS - _QUERIES)) & (_s < _KEYS) & (_t < _QUERIES),
+        causal="bottom_right",
+        key_lengths=np.array([6, 3]),
+        query_lengths=np.array([2, 4]),
+    ),
+    "causal, by key lengths": masked(
+        (distance() <= _KEYS - T) & (_s < _KEYS), causal="bottom_right", key_lengths=np.array([6, 3])
+    ),
+    "alibi by query lengths": Case(
+        lambda p: {
+            "score_mod": score_mods.alibi(N),
+            "causal": "bottom_right",
+            "window": (3, 0),
+            "query_lengths": np.array([2, 4]),
+        },
+        {
+            "score_mod": lambda score, b, h, q, k, p: score - 4.0 ** -(h + 1) * abs(q + S - (2, 4)[b] - k),
+            "allowed": (distance() <= S - _QUERIES) & (distance() >= S - _QUERIES - 3) & (_t < _QUERIES),
+        },
+    ),
     "window": masked((distance() >= -1) & (distance() <= 0), causal="top_left", window=(1, 2)),
     "positions": masked(
         (distance(POSITIONS) <= 0) & (distance(POSITIONS) >= -4),

@@ -112,6 +112,8 @@ def test_cudnn_is_asked_for_what_the_dense_path_computes(options, monkeypatch):
 REFUSALS = [
     ("gpu", {"window": (3, 0)}, {}, "does not honour window"),
     ("gpu", {"causal": "bottom_right"}, {}, "does not honour causal='bottom_right' with T=128 and S=256"),
+    ("gpu", {"causal": "bottom_right", "key_lengths": np.full(2, S)}, {"queries": S}, "does not honour key_lengths"),
+    ("tpu", {"causal": "bottom_right", "query_lengths": np.full(2, S)}, {"queries": S}, "does not honour query_lengths"),
     ("gpu", {"sink": np.ones(N, np.float32)}, {}, "does not honour sink"),
     ("gpu", {"normalizer": "softmax1"}, {}, "does not honour normalizer='softmax1'"),
     ("gpu", {}, {}, "needs equal head dims, a multiple of 8 up to 128: these are 64 and 32"),

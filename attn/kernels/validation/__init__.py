@@ -8,10 +8,10 @@ from attn.kernels.inputs import Inputs
 from attn.kernels.manual_axes import automatic_devices
 from attn.kernels.masking import clean_masked_keys
 from attn.kernels.options import Options, Sizes
-from attn.kernels.validation.causality import causal_offset, window_sides
+from attn.kernels.validation.causality import aligned_positions, causal_offset, window_sides
 from attn.kernels.validation.dropout import dropout_inputs
 from attn.kernels.validation.functions import mod_inputs, score_inputs
-from attn.kernels.validation.masks import length_array, pairwise_array, position_arrays, segment_arrays
+from attn.kernels.validation.masks import length_arrays, pairwise_array, position_arrays, segment_arrays
 from attn.kernels.validation.sizes import call_sizes, split_heads
 from attn.normalizers import NORMALIZERS, WITH_SINK
 from attn.shapes import Array, Key, Query, Value
@@ -27,15 +27,15 @@ def validate(query: Query, key: Key, value: Value, options: Options) -> tuple[In
     check_name("normalizer", options.normalizer, NORMALIZERS)
     dtype = at_least_float32(query.dtype, key.dtype, value.dtype)
     causal, query_offset = causal_offset(options, sizes)
-    positions = position_arrays(options, sizes)
+    lengths = length_arrays(options, sizes)
+    positions = position_arrays(options, sizes) | aligned_positions(options, lengths, sizes)
     position_dtype = next((x.dtype for x in positions.values() if x is not None), jnp.int32)
     inputs = Inputs(
         **score_inputs(query, key, options, dtype, sizes),
         value=split_heads(value, sizes),
         bias=pairwise_array("bias", options.bias, sizes),
         mask=pairwise_array("mask", options.mask, sizes),
-        query_lengths=length_array("query_lengths", options.query_lengths, sizes),
-        key_lengths=length_array("key_lengths", options.key_lengths, sizes),
+        **lengths,
         **segment_arrays(options, sizes),
         **positions,
         window=window_sides(options, causal, sizes),

@@ -1,10 +1,12 @@
 """Causality and the window: which distances from a query to a key are allowed."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from attn._integers import LARGEST
 from attn._validation import as_int, check_name
 from attn.kernels.options import Options, Sizes
+from attn.shapes import Array
 
 ALIGNMENTS = ("top_left", "bottom_right")
 
@@ -28,6 +30,22 @@ def causal_offset(options: Options, sizes: Sizes) -> tuple[bool, int]:
     if options.has_positions:
         raise ValueError(f"causal={causal!r} with positions: positions define the alignment already; pass causal=True")
     return True, sizes.S - sizes.T if causal == "bottom_right" else 0
+
+
+def aligned_positions(options: Options, lengths: dict[str, Array], sizes: Sizes) -> dict[str, Array]:
+    """Where "bottom_right" goes by lengths, the positions of the queries: the last real one is at the last real key.
+
+    As in FlashAttention, whose causal mask is aligned to the lengths of each sequence, of the cache in a decoding step
+    (`cache_seqlens`) or of packed sequences (`cu_seqlens`), and not to the arrays that hold them.
+    """
+    if options.causal != "bottom_right" or not lengths:
+        return {}
+    ends = {"query_lengths": sizes.T, "key_lengths": sizes.S}
+    query, key = (
+        jnp.minimum(lengths[name], end) if name in lengths else jnp.asarray(end, jnp.int32) for name, end in ends.items()
+    )
+    first = jnp.broadcast_to(key - query, (sizes.B,))
+    return {"query_positions": first[:, None] + jnp.arange(sizes.T, dtype=jnp.int32)[None]}
 
 
 def window_sides(options: Options, causal: bool, sizes: Sizes) -> tuple[int | None, int | None]:

@@ -30,10 +30,13 @@ def pairwise_array(name: str, array: Any, sizes: Sizes) -> Array | None:
     return array.reshape(rows, *split, *lengths)
 
 
-def length_array(name: str, lengths: Any, sizes: Sizes) -> Array | None:
-    """Lengths `[*B]` as `[B]`."""
-    if lengths is None:
-        return None
+def length_arrays(options: Options, sizes: Sizes) -> dict[str, Any]:
+    """The lengths of queries and keys that are given, `[*B]` as `[B]`."""
+    given = {"query_lengths": options.query_lengths, "key_lengths": options.key_lengths}
+    return {name: _length_array(name, lengths, sizes) for name, lengths in given.items() if lengths is not None}
+
+
+def _length_array(name: str, lengths: Any, sizes: Sizes) -> Array:
     lengths = as_clipped(name, lengths, lowest=0)
     if lengths.shape != sizes.batch:
         raise ValueError(f"{name} {lengths.shape} must have the shape of the batch axes {sizes.batch}")
