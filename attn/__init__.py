@@ -11,8 +11,9 @@ from attn._lazy import lazy_attributes
 if TYPE_CHECKING:
     from attn import layers, mask_mods, models, normalizers, parity, positions, score_mods, scores
     from attn.attention import attend, attend_pooled, attention_weights, explain
+    from attn.merging import attend_with_lse, merge_attention
     from attn.optimizers import keras_adam
-    from attn.statistics import attention_statistics, merge_attention
+    from attn.statistics import attention_statistics
 
 __version__ = "0.1.0"
 
@@ -20,6 +21,7 @@ __all__ = [
     "__version__",
     "attend",
     "attend_pooled",
+    "attend_with_lse",
     "attention_statistics",
     "attention_weights",
     "explain",
@@ -40,13 +42,14 @@ __getattr__, __dir__ = lazy_attributes(
     {
         "attend": "attn.attention",
         "attend_pooled": "attn.attention",
+        "attend_with_lse": "attn.merging",
         "attention_statistics": "attn.statistics",
         "attention_weights": "attn.attention",
         "explain": "attn.attention",
         "keras_adam": "attn.optimizers",
         "layers": "attn.layers",
         "mask_mods": "attn.mask_mods",
-        "merge_attention": "attn.statistics",
+        "merge_attention": "attn.merging",
         "models": "attn.models",
         "normalizers": "attn.normalizers",
         "parity": "attn.parity",

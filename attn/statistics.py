@@ -5,15 +5,13 @@ All statistics are of the masked weights before dropout.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn._dtypes import at_least_float32
-from attn._validation import as_array, as_int
+from attn._validation import as_int
 from attn.kernels.chunked.attention import attention
 from attn.kernels.chunked.forward import log_normalizer
 from attn.kernels.explicit_mesh import with_automatic_axes
@@ -28,7 +26,7 @@ from attn.kernels.tiles.tiling import Block, Offset, choose_block
 from attn.kernels.validation import validate
 from attn.kernels.validation.sizes import as_arrays
 from attn.normalizers import WITH_SINK, finite_max
-from attn.shapes import Array, Key, Output, Query, Rows, Value
+from attn.shapes import Array, Key, Query, Value
 
 
 class Statistics(NamedTuple):
@@ -101,58 +99,6 @@ def attention_statistics(
     arrays = as_arrays(query, key, key if value is None else value)
     axes = Statistics._make(("nt", "nt", "nt", "ns", "nt.", "nt."))
     return with_automatic_axes(run, *arrays, parse_options("attention_statistics", options), axes)
-
-
-def merge_attention(
-    outputs: Sequence[Output], lses: Sequence[Rows] | None, sink: Array | None = None, *, sink_in_outputs: bool = True
-) -> Output:
-    """Attention over the union of disjoint sets of keys, from the attention over each set. The result is exact.
-
-    Args:
-      outputs: the output of `attn.attend` over each set, `[*B, T, N, V]`.
-      lses: the log-sum-exp of `attn.attention_statistics` over each set, `[*B, N, T]`. None is for normalizer="sigmoid", whose
-        outputs add up.
-      sink: `[N]`, the sink of the whole (zeros for "softmax1"). It counts once, whatever the number of sets.
-      sink_in_outputs: whether each output was computed with the sink too, which is so where all sets had the same arguments.
-
-    Returns:
-      `[*B, T, N, V]`, of the dtype of the first output.
-
-    Raises:
-      ValueError: the numbers or the shapes of outputs and lses differ, or a sink has another shape or no lses.
-    """
-    if lses is None:
-        if sink is not None:
-            raise ValueError("sink without lses: outputs of normalizer='sigmoid' have none")
-        return functools.reduce(jnp.add, outputs)
-    if len(outputs) != len(lses) or not outputs:
-        raise ValueError(
-            f"{len(outputs)} outputs and {len(lses)} lses: there must be one lse for each output, and at least one output"
-        )
-    batch_queries_heads = outputs[0].shape[:-1]
-    for index, lse in enumerate(lses):
-        expected = (*batch_queries_heads[:-2], *reversed(batch_queries_heads[-2:]))
-        if jnp.shape(lse) != expected:
-            raise ValueError(f"lses[{index}] {jnp.shape(lse)} must be [*B, N, T], {expected} for outputs {outputs[0].shape}")
-    sink = None if sink is None else as_array("sink", sink)
-    if sink is not None and sink.shape != batch_queries_heads[-1:]:
-        raise ValueError(f"sink {sink.shape} must be one logit for each head of outputs {outputs[0].shape}")
-    return _merged(tuple(map(jnp.asarray, outputs)), tuple(map(jnp.asarray, lses)), sink, sink_in_outputs)
-
-
-@functools.partial(jax.jit, static_argnums=3)
-def _merged(outputs: tuple[Output, ...], lses: tuple[Rows, ...], sink: Array | None, sink_in_outputs: bool) -> Output:
-    dtype = at_least_float32(*(x.dtype for x in (*outputs, *lses)))
-    partial = jnp.stack([lse.astype(dtype) for lse in lses])  # [sets, *B, N, T]
-    logit = jnp.asarray(-jnp.inf, dtype) if sink is None else sink.astype(dtype)[..., None]
-    logit = logit.reshape((1,) * (partial.ndim - logit.ndim) + logit.shape)
-    highest = finite_max(lax.stop_gradient(jnp.maximum(jnp.max(partial, axis=0, keepdims=True), logit)))
-    # Exponentials and not logarithms of sums, whose derivative is NaN where nothing is in any set.
-    of_sets, of_sink = jnp.exp(partial - highest), jnp.exp(logit - highest)
-    total = jnp.sum(of_sets, axis=0, keepdims=True) + of_sink
-    shares = (of_sets + of_sink if sink_in_outputs else of_sets) / jnp.where(total == 0, 1, total)
-    shares = jnp.swapaxes(shares, -1, -2)[..., None]  # [sets, *B, T, N, 1]
-    return jnp.sum(shares * jnp.stack([output.astype(dtype) for output in outputs]), axis=0).astype(outputs[0].dtype)
 
 
 def _empty_statistics(sizes: Sizes, top_k: int, dtype: jnp.dtype) -> Statistics:

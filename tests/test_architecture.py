@@ -27,7 +27,7 @@ PARTS = [
     ["kernels/chunked", "kernels/dense", "kernels/fused"],
     ["kernels/pooled"],
     ["kernels/selection"],
-    ["attention", "statistics"],
+    ["attention", "merging", "statistics"],
     ["layers"],
     ["models"],
     ["parity"],
