@@ -11,6 +11,8 @@ import attn
 from attn import score_mods
 from attn.positions import rotary
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 B, TOKENS, SIZE, N, K, H, V = 2, 7, 10, 4, 2, 6, 3
 RANDOM = np.random.default_rng(3)
 QUERY, KEY, VALUE = (jnp.asarray(RANDOM.normal(size=(B, TOKENS, *shape)), jnp.float32) for shape in ((N, H), (K, H), (K, V)))

@@ -8,6 +8,8 @@ import pytest
 import attn
 from attn import dropout, mask_mods, positions, score_mods, scores
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 N, K, H, V = 4, 2, 6, 3
 SHAPES = {"B": ((0,), 5, 7), "T": ((2,), 0, 7), "S": ((2,), 5, 0), "BTS": ((0,), 0, 0), "two batch axes": ((3, 0), 5, 7)}
 RNG = jax.random.key(0)

@@ -14,6 +14,8 @@ import attn
 from attn import mask_mods, score_mods
 from attn.layers import d2l
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 IDS = np.array([1, 1, 2, 2, 3]), np.array([1, 1, 2, 2, 2, 3, 1])
 WIDE = tuple((x << 32) | 7 for x in IDS)  # a shard and a number in it, as data pipelines make them
 SAME_DOCUMENT = IDS[0][:, None] == IDS[1]

@@ -11,6 +11,8 @@ from cases import CASES, COTANGENT, KEY, QUERY, RNG, TILE, VALUE, B, N, S, T, ke
 
 import attn
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 LENGTHS = np.array([0, 5])  # the first example has no key
 ALLOWED = np.arange(S) < LENGTHS[:, None, None, None]
 KERNELS = {"dense": {}, "chunked": {"block": TILE}, "chunked_autodiff": {"block": TILE}}

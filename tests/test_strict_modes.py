@@ -11,6 +11,8 @@ from cases import CASES, COTANGENT, KEY, QUERY, TILE, VALUE, B, K, N, S, T, rand
 import attn
 from attn import mask_mods, score_mods, scores
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 LENGTHS = np.array([0, 4], np.int32)
 OPTIONS = {
     name: case.options(jax.tree.map(jnp.asarray, case.parameters)) | {"dense_alone": case.dense_alone}
