@@ -39,9 +39,13 @@ def attention(inputs: Inputs, block: Block) -> tuple[Array, Array]:
         offset = Offset(query=first_query)
         initial = match_varying(initial_state(padded), padded)
         state = OnlineSoftmax(*(slice_array(x, "bkrt", offset, all_heads) for x in initial))
-        state, _ = lax.scan(jax.checkpoint(visit), state, jnp.arange(0, size.key, block.key, dtype=jnp.int32))
+        state, _ = lax.scan(jax.checkpoint(visit), state, _starts(size.key, block.key))
         return finish(padded, state)[:2]
 
-    output, lse = lax.map(query_block, jnp.arange(0, size.query, block.query, dtype=jnp.int32))
+    output, lse = lax.map(query_block, _starts(size.query, block.query))
     output, lse = (jnp.moveaxis(x, 0, 3).reshape(*x.shape[1:4], size.query, *x.shape[5:]) for x in (output, lse))
     return output[..., :queries, :], lse[..., :queries]
+
+
+def _starts(length: int, tile: int) -> Array:
+    return jnp.arange(length // tile, dtype=jnp.int32) * tile

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 
 from attn._dtypes import at_least_float32
 from attn.kernels.inputs import Inputs
@@ -43,7 +43,7 @@ def as_cotangent(inputs: Inputs, sums: Gradients, sink: Array | None) -> Inputs:
     """The gradients in the form that `jax.custom_vjp` expects: one for every array of the inputs, in its dtype."""
 
     def zero(array: Array) -> Any:
-        return jnp.zeros_like(array) if jnp.issubdtype(array.dtype, jnp.inexact) else np.zeros(array.shape, jax.dtypes.float0)
+        return jnp.zeros_like(array) if jnp.issubdtype(array.dtype, jnp.inexact) else None
 
     def like(array: Any, gradient: Any) -> Any:
         if not isinstance(array, tuple):
@@ -80,7 +80,7 @@ def sum_over_queries(weights: Tile, rows: Array, allowed: Allowed | None, masked
     jaxlib 0.10.2 aborts where T, S and H are all below 8 ("Check failed: LayoutUtil::IsMonotonicWithDim0Major"); there the
     other order of the product would gain nothing.
     """
-    if max(weights.shape[-2:]) < 16:
+    if any(map(is_symbolic_dim, weights.shape)) or max(weights.shape[-2:]) < 16:
         return contract("bksc", "bkrts", weights, "bkrtc", rows, allowed, masked_nonfinite)
     columns = contract("bkcs", "bkrtc", rows, "bkrts", weights, allowed, masked_nonfinite)
     return jnp.swapaxes(lax.optimization_barrier(columns), -1, -2)

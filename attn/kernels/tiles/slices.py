@@ -1,14 +1,13 @@
 """The slice of each array that belongs to a tile."""
 
 import dataclasses
-import math
 
 import jax.numpy as jnp
 from jax import lax
 
 from attn.kernels.inputs import Inputs
 from attn.kernels.tiles.indices import TileIndices
-from attn.kernels.tiles.tiling import Block, Offset, full_block
+from attn.kernels.tiles.tiling import Block, Offset, full_block, shares
 from attn.shapes import Array
 
 Shape = tuple[int, ...]
@@ -35,7 +34,8 @@ def pad_to_blocks(inputs: Inputs, block: Block) -> Inputs:
     Copies rather than zeros, since a score or a score_mod may have no finite gradient at zeros or outside of its table.
     """
     size = full_block(inputs)
-    missing = {"t": -size.query % block.query, "s": -size.key % block.key}
+    sides = {"t": (size.query, block.query), "s": (size.key, block.key)}
+    missing = {axis: 0 if tile == length else -length % tile for axis, (length, tile) in sides.items()}
 
     def padded(array: Array, axes: str) -> Array:
         full = {"t": size.query, "s": size.key}
@@ -98,8 +98,8 @@ def split_shape(shape: Shape, axes: str, block: Block) -> Shape:
     """The shape in which a tile is a slice: an axis of examples or heads becomes three, parts × tiles × neighbours."""
     split: list[int] = []
     for axis, n in zip(axes.ljust(len(shape)), shape, strict=True):
-        if n > 1 and axis in "bk":
-            parts, tile = _parts(axis, n, block)
+        parts, tile = _parts(axis, n, block)
+        if tile != n:
             split += [parts, n // tile, tile // parts]
         else:
             split.append(n)
@@ -110,24 +110,25 @@ def _extent(shape: Shape, axes: str, offset: Offset, block: Block) -> tuple[list
     """Where a tile starts in an array of `split_shape`, and its sizes there."""
     starts, sizes = [], []
     for axis, n in zip(axes.ljust(len(shape)), shape, strict=True):
-        if n > 1 and axis in "bk":
-            parts, tile = _parts(axis, n, block)
+        parts, tile = _parts(axis, n, block)
+        if tile != n:
             starts += [0, offset.batch if axis == "b" else offset.heads, 0]
             sizes += [parts, 1, tile // parts]
         else:
             start, size = {"t": (offset.query, block.query), "s": (offset.key, block.key)}.get(axis, (0, n))
             starts.append(0 if n == 1 else start)
-            sizes.append(min(n, size))
+            sizes.append(1 if n == 1 else size)
     return [jnp.int32(start) for start in starts], tuple(sizes)
 
 
 def _parts(axis: str, size: int, block: Block) -> tuple[int, int]:
     """How many equal parts an axis of examples or heads has (see `Block`), and how many of its entries a tile holds."""
-    return math.gcd(size, block.devices), block.batch if axis == "b" else block.heads
+    tile = size if size == 1 else {"b": block.batch, "k": block.heads}.get(axis, size)
+    return shares(size, block.devices), tile
 
 
 def _spread(number: int | Array, total: int, tile: int, devices: int) -> Array:
     """The indices, of `total` examples or heads, that the tile with this number holds."""
-    parts = math.gcd(total, devices)
+    parts = 1 if tile == total else shares(total, devices)
     first = jnp.arange(parts, dtype=jnp.int32) * (total // parts) + number * (tile // parts)
     return (first[:, None] + jnp.arange(tile // parts, dtype=jnp.int32)[None]).reshape(tile)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.export import is_symbolic_dim
 
 from attn._validation import as_int
 from attn.kernels.inputs import Inputs
@@ -43,11 +44,17 @@ def full_block(inputs: Inputs) -> Block:
 def choose_block(inputs: Inputs, block: int | tuple[int, int] | None) -> Block:
     """The numbers of queries and keys that the caller asked for, or a measured choice, and examples and heads to fill a tile.
 
+    An axis of a size that `jax.export` does not know is not cut; where that is T or S, everything is one tile.
+
     Raises:
-      ValueError: `block` is neither an int of at least 1 nor two of them.
+      ValueError: `block` is neither an int of at least 1 nor two of them, or is given for lengths that are not known.
     """
     size, repeats = full_block(inputs), inputs.query.shape[2]
-    least_batch, least_heads = math.gcd(size.batch, inputs.devices), math.gcd(size.heads, inputs.devices)
+    if is_symbolic_dim(size.query) or is_symbolic_dim(size.key):
+        if block is not None:
+            raise ValueError(f"block={block!r} needs lengths that are known: these are {size.query} and {size.key}")
+        return size
+    least_batch, least_heads = shares(size.batch, inputs.devices), shares(size.heads, inputs.devices)
     if block is None:
         smaller = math.isqrt(max(1, least_batch * least_heads // inputs.devices))
         sides = (max(16, side // smaller) for side in _default_sides(inputs, repeats))
@@ -60,15 +67,22 @@ def choose_block(inputs: Inputs, block: int | tuple[int, int] | None) -> Block:
     scores = 2**17 if jax.default_backend() == "cpu" else 2**24  # in a tile; half a MiB stays in the cache of a CPU core
     room = max(1, scores // (query * key * repeats))
     heads = least_heads * _largest_divisor(size.heads // least_heads, room // least_heads)
+    if is_symbolic_dim(size.batch):
+        return size._replace(heads=heads, query=query, key=key)
     batch = least_batch * _largest_divisor(size.batch // least_batch, room // heads)
     return Block(batch, heads, query, key, inputs.devices)
+
+
+def shares(size: int, devices: int) -> int:
+    """Into how many equal parts an axis of examples or heads is cut, see `Block`; 1 for a size that is not known."""
+    return 1 if is_symbolic_dim(size) else math.gcd(size, devices)
 
 
 def tiles_in_band(inputs: Inputs, queries: int, keys: int, query_block: int, key_block: int) -> np.ndarray:
     """`[n, 2]` int32: (query block, key block) of each tile in which causality and the window leave at least one pair."""
     rows, columns = np.mgrid[: queries // query_block, : keys // key_block].reshape(2, -1)
     inside = np.ones(rows.shape, bool)
-    if inputs.has_band and not inputs.has_positions:
+    if len(rows) > 1 and inputs.has_band and not inputs.has_positions:
         first_query = rows * query_block + inputs.query_offset
         first_key = columns * key_block
         # The smallest and the largest distance from a query to a key in the tile.

@@ -56,7 +56,7 @@ def query_weight_array(weights: Array | None, sizes: Sizes, dtype: jnp.dtype) ->
       ValueError: the weights are not floating point, `[T]` or `[*B, T]`.
     """
     if weights is None:
-        return jnp.full((sizes.B, sizes.T), 1 / max(1, sizes.T), dtype)
+        return jnp.full((sizes.B, sizes.T), 1 / (1 if sizes.T == 0 else sizes.T), dtype)
     weights = as_array("query_weights", weights)
     if not jnp.issubdtype(weights.dtype, jnp.floating):
         raise ValueError(f"query_weights is {weights.dtype}: it must be floating point")
