@@ -43,7 +43,7 @@ def attention(query: Query, key: Key, value: Value, inputs: Inputs, scale: float
     sink = None if inputs.sink is None else inputs.sink.reshape(-1).astype(jnp.float32)
     segments, axis = inputs.query_segments, None
     if segments is not None:
-        segments, axis = splash.SegmentIds(segments, segments), 0 if segments.shape[0] > 1 else None
+        segments, axis = splash.SegmentIds(segments, segments), 0 if segments.shape[0] != 1 else None
         segments = segments if axis == 0 else jax.tree.map(lambda x: x[0], segments)
     output = jax.vmap(kernel, in_axes=(0, 0, 0, axis, None))(*by_head, segments, sink)
     return jnp.moveaxis(output, 1, 2).reshape(*query.shape[:-1], value.shape[-1])

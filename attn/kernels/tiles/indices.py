@@ -30,7 +30,7 @@ def evaluate_mod(program: Program, captured: tuple[Array, ...], indices: TileInd
 
     score = (0,) * len(scores)
     positions = indices.query_position, indices.key_position
-    batched = [0 if position.shape[0] > 1 else None for position in positions]
+    batched = [0 if position.shape[0] != 1 else None for position in positions]
     query, key = (position if axis == 0 else position[0] for position, axis in zip(positions, batched, strict=True))
     for axes in (
         (None, None, None, 0),

@@ -113,7 +113,7 @@ def _reached(bad: Array, axes: str, allowed: Array, out: str) -> Array:
 
     As a product of floats, which is faster than a reduction of booleans, and without the axes that all pairs share.
     """
-    varying = [i for i, n in enumerate(allowed.shape) if n > 1]
+    varying = [i for i, n in enumerate(allowed.shape) if n != 1]
     letters = "".join("bkrts"[i] for i in varying)
     pairs = allowed.reshape([allowed.shape[i] for i in varying]).astype(jnp.float32)
     found = [axis for axis in out if axis in letters + axes]

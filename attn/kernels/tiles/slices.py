@@ -38,9 +38,12 @@ def pad_to_blocks(inputs: Inputs, block: Block) -> Inputs:
     missing = {axis: 0 if tile == length else -length % tile for axis, (length, tile) in sides.items()}
 
     def padded(array: Array, axes: str) -> Array:
-        full = {"t": size.query, "s": size.key}
-        ends = [(0, missing[axis] if full.get(axis) == n and n > 1 else 0) for axis, n in zip(axes, array.shape, strict=False)]
-        return jnp.pad(array, [*ends, *((0, 0) for _ in array.shape[len(axes) :])], mode="edge")
+        for index, (axis, n) in enumerate(zip(axes, array.shape, strict=False)):
+            if missing.get(axis) and n != 1:
+                last = lax.slice_in_dim(array, n - 1, n, axis=index)
+                copies = jnp.broadcast_to(last, (*array.shape[:index], missing[axis], *array.shape[index + 1 :]))
+                array = jnp.concatenate([array, copies], axis=index)
+        return array
 
     if not any(missing.values()):
         return inputs
