@@ -111,6 +111,27 @@ def test_only_the_log_sum_exp_of_nothing_is_inf():
         attn.attention_statistics(QUERY, KEY, key_lengths=LENGTHS)
 
 
+@pytest.mark.parametrize("narrow", ["bfloat16", "float32"])
+@pytest.mark.parametrize("name", ["query", "value", "bias", "sink", "score", "score_mod"])
+def test_one_array_of_another_dtype(name, narrow):
+    """The others are of the dtype of the computation. There are several tiles, over which gradients are summed."""
+    wide = {"bfloat16": "float32", "float32": "float64"}[narrow]
+
+    def total(arrays):
+        score, mod = scores.additive(arrays["score"]), score_mods.relative_bias(arrays["score_mod"])
+        names = "query", "key", "value"
+        options = {"sink": arrays["sink"], "bias": arrays["bias"], "score": score, "score_mod": mod, "causal": "bottom_right"}
+        output = attn.attend(*map(arrays.get, names), **options, implementation="chunked", block=TILE)
+        return jnp.sum(output.astype(wide))
+
+    arrays = {"query": QUERY, "key": KEY, "value": VALUE, "bias": random(B, 1, T, S), "sink": random(N)}
+    arrays |= {"score": random(QUERY.shape[-1]), "score_mod": random(N, 2 * S - 1)}
+    with jax.enable_x64(wide == "float64"), jax.numpy_dtype_promotion("strict"):
+        given = {key: jnp.asarray(x, narrow if key == name else wide) for key, x in arrays.items()}
+        found = jax.eval_shape(jax.grad(total), given)
+    assert {key: x.dtype for key, x in found.items()} == {key: x.dtype for key, x in given.items()}
+
+
 def test_the_modes_are_seen():
     with jax.numpy_rank_promotion("raise"), pytest.raises(ValueError, match="rank_promotion"):
         jax.eval_shape(lambda x: x + jnp.ones(K), jnp.ones((B, K)))

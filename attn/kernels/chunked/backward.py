@@ -49,12 +49,12 @@ def backward(
         update = skip_if_masked(
             runtime_mask(inputs, allowed, block), lambda: _tile_gradients(tile, indices, allowed, masked_nonfinite, *rows)
         )
-        return jax.tree.map(jnp.add, sums, update)
+        return jax.tree.map(lambda total, part: total + part.astype(total.dtype), sums, update)
 
     sums = for_each_tile(inputs, block, visit, zeros, GRADIENT_AXES)
     sink = None
     if inputs.sink is not None:
-        sink_weights = jnp.exp(inputs.sink[None, :, :, None] - normalization.highest) / normalization.total
+        sink_weights = jnp.exp(inputs.sink[None, :, :, None].astype(inputs.dtype) - normalization.highest) / normalization.total
         sink = -jnp.sum(sink_weights * mean, axis=(0, 3))
     return as_cotangent(inputs, sums, sink)
 

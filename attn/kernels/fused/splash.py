@@ -32,6 +32,10 @@ def unsupported(query: Query, key: Key, value: Value, options: Options) -> str |
         return f"may not leave a query without a key: T is {queries} and S is {keys}"
     if options.query_segments is not None and (options.query_segments is not options.key_segments or queries != keys):
         return "needs one and the same array for query_segments and key_segments"
+    if getattr(options.query_segments, "dtype", None) in (jnp.int64, jnp.uint64) and isinstance(
+        options.query_segments, jax.Array
+    ):
+        return f"needs segments of 32 bits: these are {options.query_segments.dtype}"
     return None
 
 

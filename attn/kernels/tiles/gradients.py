@@ -36,7 +36,8 @@ def zero_gradients(inputs: Inputs) -> Gradients:
     """Zeros of the shapes of the inputs, in the dtype of the computation."""
     fields = (getattr(inputs, name) for name in Gradients._fields)
     inexact = (_inexact(field) if isinstance(field, tuple) else field for field in fields)
-    return Gradients(*jax.tree.map(lambda array: jnp.zeros(array.shape, at_least_float32(array.dtype)), tuple(inexact)))
+    dtype = inputs.dtype  # or more, where an array has more
+    return Gradients(*jax.tree.map(lambda array: jnp.zeros(array.shape, at_least_float32(array.dtype, dtype)), tuple(inexact)))
 
 
 def as_cotangent(inputs: Inputs, sums: Gradients, sink: Array | None) -> Inputs:
