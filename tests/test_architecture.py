@@ -19,6 +19,7 @@ PARTS = [
     ["dropout", "mask_mods", "normalizers", "optimizers", "score_mods", "scores"],
     ["positions"],
     ["kernels/manual_axes", "kernels/options"],
+    ["kernels/program_keys"],
     ["kernels/closures"],
     ["kernels/inputs"],
     ["kernels/forward_mode", "kernels/masking"],

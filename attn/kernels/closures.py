@@ -12,17 +12,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
-from jax.extend.linear_util import WrappedFun
 
 from attn.kernels.manual_axes import match_varying, varying_axes
+from attn.kernels.program_keys import program_key
 from attn.shapes import Array
 
 
 class Program:
     """A traced function of scalars or vectors, without the arrays that it captured.
 
-    Two programs with the same printed jaxpr are equal, unless the text omits something: arrays inside of an inner compiled
-    function and derivative rules are not printed.
+    Two programs are equal if they compute the same, with the same derivatives: see `program_keys.program_key`.
     """
 
     def __init__(self, jaxpr: Jaxpr, sharded: bool = False) -> None:
@@ -30,22 +29,14 @@ class Program:
         self.sharded = sharded  # traced with arguments that vary over the axes of a `jax.shard_map`
 
     @functools.cached_property
-    def text(self) -> str:
-        return str(self.jaxpr)
-
-    @functools.cached_property
-    def is_fully_printed(self) -> bool:
-        return _is_fully_printed(self.jaxpr)
+    def key(self) -> tuple[Any, ...]:
+        return self.sharded, *program_key(self.jaxpr)
 
     def __hash__(self) -> int:
-        return hash(self.text)
+        return hash(self.key)
 
     def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        if not isinstance(other, Program) or not (self.is_fully_printed and other.is_fully_printed):
-            return False
-        return self.text == other.text
+        return self is other or (isinstance(other, Program) and self.key == other.key)
 
     def __call__(self, captured: tuple[Array, ...], *arguments: Array) -> Array:
         values = (*captured, *arguments)
@@ -109,19 +100,3 @@ def _evaluate(jaxpr: Jaxpr, values: Sequence[Array]) -> list[Array]:
             outputs = outputs if equation.primitive.multiple_results else [outputs]
         known |= zip(equation.outvars, outputs, strict=True)
     return [read(variable) for variable in jaxpr.outvars]
-
-
-def _is_fully_printed(jaxpr: Jaxpr) -> bool:
-    return all(_is_printed(value) for equation in jaxpr.eqns for value in equation.params.values())
-
-
-def _is_printed(value: Any) -> bool:
-    """Whether the text of a jaxpr shows all of this parameter of an equation."""
-    if isinstance(value, tuple | list):
-        return all(map(_is_printed, value))
-    if isinstance(value, ClosedJaxpr):
-        return not value.consts and _is_fully_printed(value.jaxpr)
-    if isinstance(value, Jaxpr):
-        return _is_fully_printed(value)
-    # A WrappedFun holds the derivative rule of a `jax.custom_jvp`; it is not callable itself.
-    return isinstance(value, type) or not (callable(value) or isinstance(value, WrappedFun))
