@@ -113,10 +113,22 @@ def _cos_and_sin(positions: Array, dim: int, base: float, dtype: np.dtype) -> tu
     turn = distance * whole + carried  # of which uint32 keeps the fraction
     quarter = (turn + 2**29) >> 30  # the nearest quarter turn, modulo 4, from which the angle is π / 4 at most
     angle = lax.bitcast_convert_type(turn - (quarter << 30), jnp.int32).astype(dtype) * np.asarray(2 * np.pi / 2**32, dtype)
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    cos, sin = _near_zero(angle)
     cos, sin = jnp.where(quarter & 1 == 1, sin, cos), jnp.where(quarter & 1 == 1, cos, sin)
     cos = jnp.where((quarter == 1) | (quarter == 2), -cos, cos)
     return cos, jnp.where((quarter >= 2) ^ (positions < 0), -sin, sin)
+
+
+def _near_zero(angle: Array) -> tuple[Array, Array]:
+    """Cosine and sine in float32 of angles up to π / 4: the polynomials of Moshier's Cephes library (`sinf.c`).
+
+    XLA's own functions reduce any angle first, and its CPU backend computes them again for each head, in the loop that reads
+    them: rotary positions of [8, 256, 4, 32] take 1.4 ms with them on two cores, and 0.25 ms with these.
+    """
+    square = angle * angle
+    cos = (2.443315711809948e-5 * square - 1.388731625493765e-3) * square + 4.166664568298827e-2
+    sin = (-1.9515295891e-4 * square + 8.3321608736e-3) * square - 1.6666654611e-1
+    return cos * square * square - 0.5 * square + 1, sin * square * angle + angle
 
 
 def _frequencies(dim: int, base: float) -> np.ndarray:
