@@ -1,5 +1,7 @@
 """Which functions share a compiled program, and which do not."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,8 +79,7 @@ def test_nothing_is_compiled_and_nothing_grows_over_many_calls():
         attn.attend(query, key, value, score_mod=score_mods.t5_relative_bias(table), score=lambda q, k: jnp.linalg.norm(q - k))
 
     def resident():
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[1]) * 4096
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
     call()
     compiled.clear()
