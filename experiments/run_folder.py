@@ -132,6 +132,7 @@ def read_config(workdir: Path) -> Config:
     try:
         content = _read_object(workdir / CONFIG)
         content["model"]["output_dims"] = tuple(content["model"]["output_dims"])  # JSON has no tuples
+        content["model"].setdefault("implementation", "auto")  # the first runs had no such field
         config = ConfigDict(content)
         settings.check(config)
     except _DAMAGE as error:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from attn import positions
+from attn.kernels.selection import IMPLEMENTATIONS
 from attn.models.classifier import ClassifierConfig
 from experiments.errors import UsageError
 
@@ -69,6 +70,7 @@ RULES = {
     "model.positions": _choice(*positions.KINDS),
     "model.dropout_rate": _number(0, 1, "a number from 0 to 1, excluding 1"),
     "model.mask_padding": _FLAG,
+    "model.implementation": _choice("auto", *IMPLEMENTATIONS),
 }
 
 GROUPS = ("data", "model")
@@ -160,6 +162,9 @@ def flatten(config: Config) -> dict[str, Any]:
 def fingerprint(config: Config) -> str:
     """Returns a hash of 12 hex digits of all fields that change the results: all but `data.dir` and `steps_per_call`."""
     fields = {k: v for k, v in flatten(config).items() if k not in ("data.dir", "steps_per_call")}
-    kind = fields.pop("model.positions")  # a flag when the first runs of the ledger were made: their hashes stay valid
+    # The hashes of the ledger's first runs stay valid, in whose configs positions were a flag, and which had no implementation.
+    if fields["model.implementation"] == "auto":
+        del fields["model.implementation"]
+    kind = fields.pop("model.positions")
     fields["model.learned_positions"] = {"none": False, "learned": True}.get(kind, kind)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]

@@ -107,14 +107,14 @@ def test_statistics_refuse_what_they_cannot_say():
 
 def test_explain_names_the_implementation_and_what_rules_out_the_others():
     plain = attn.explain(QUERY, KEY, VALUE)
-    assert (plain.implementation, plain.block[2:]) == ("chunked", (T, S))
+    assert (plain.implementation, plain.block[2:4]) == ("chunked", (T, S))
     assert plain.others.keys() == {"fused", "chunked_autodiff", "dense"}
     assert str(plain).startswith(
         "chunked, tiles of 5 queries by 7 keys\n  not fused: needs an NVIDIA GPU or a TPU: this is cpu\n"
     )
     sorted_rows = attn.explain(QUERY, KEY, VALUE, normalizer="entmax15")
     assert sorted_rows.implementation == "dense" and "sorts whole rows" in sorted_rows.others["chunked"]
-    assert attn.explain(QUERY, KEY, VALUE, implementation="chunked", block=(2, 3)).block[2:] == (2, 3)
+    assert attn.explain(QUERY, KEY, VALUE, implementation="chunked", block=(2, 3)).block[2:4] == (2, 3)
 
 
 def test_unequal_head_dims_with_a_bilinear_score():

@@ -4,7 +4,6 @@ import itertools
 import math
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -355,7 +354,7 @@ def test_dropout_drops_weights_and_scales_the_others(name):
     np.testing.assert_array_equal(used(0), used(0))
     assert ((used(1) != 0) != kept).any()
     np.testing.assert_allclose(apply(layer, params, queries, keys, values), weights, rtol=1e-5)
-    with pytest.raises(flax.errors.InvalidRngError, match="dropout"):
+    with pytest.raises(ValueError, match="deterministic=False needs the rng named 'dropout'"):
         layer.apply(params, queries, keys, values, deterministic=False)
 
 

@@ -236,6 +236,7 @@ def test_fingerprint_knows_what_changes_the_numbers():
         "data.max_length": 8, "model.body": "attention", "model.num_classes": 3, "model.embed_dim": 5, "model.num_layers": 2,
         "model.num_heads": 3, "model.key_dim": 4, "model.output_dims": (5,), "model.feedforward_dim": 6,
         "model.positions": "learned", "model.dropout_rate": 0.5, "model.mask_padding": not masked,
+        "model.implementation": "dense",
     }  # fmt: skip
     assert {*same, *others} == settings.RULES.keys()
     assert len({settings.fingerprint(page({field: value})) for field, value in others.items()} | {own}) == len(others) + 1

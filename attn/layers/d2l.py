@@ -4,7 +4,8 @@ The parameters have the names and shapes of the book's JAX version, and the laye
 `(queries, keys, values, valid_lens)`. `valid_lens` holds integers, `[B]` with one length for each example or `[B, T]` with one
 for each query: a query may attend to key i where i is less than its valid length. None means to all keys.
 
-There are three differences from the book. `deterministic=True` replaces `training=False`. A layer returns its output only; the
+There are three differences from the book. `deterministic=True`, as a field or an argument of the call, replaces
+`training=False`, and is the default. A layer returns its output only; the
 weights are returned by the method `attention_weights`, and no other method creates a `[T, S]` array. A query whose valid length
 is 0 gets weights and an output of 0, as everywhere in `attn`; the book's weights are uniform there.
 """
@@ -18,6 +19,8 @@ from flax import linen as nn
 from attn._integers import as_clipped
 from attn._validation import check_rate
 from attn.attention import attend, attention_weights
+from attn.kernels.selection import Implementation
+from attn.layers import flags
 from attn.scores import additive
 from attn.shapes import Array
 
@@ -47,7 +50,7 @@ def masked_softmax(X: Array, valid_lens: Array | None) -> Array:  # noqa: N803 t
     return jax.nn.softmax(scores, axis=-1).astype(X.dtype)
 
 
-class WithDropout(nn.Module):
+class WithDropout(flags.WithFlags):
     """The base of the modules with a field `dropout`; raises ValueError at construction unless it is a rate in [0, 1)."""
 
     def __post_init__(self) -> None:
@@ -55,11 +58,32 @@ class WithDropout(nn.Module):
         super().__post_init__()
 
 
-class _Attention(WithDropout):
+class WithAttention(WithDropout, kw_only=True):
+    """The base of the modules with attention inside.
+
+    Attributes:
+      implementation, block: as in `attn.attend`.
+    """
+
+    implementation: Implementation = "auto"
+    block: int | tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        flags.check_implementation(self.implementation)
+        super().__post_init__()
+
+
+class _Attention(WithAttention):
     """The base of the layers. A subclass may override `_heads`, which projects and splits, and `_merge_heads`, its inverse."""
 
     def __call__(
-        self, queries: Array, keys: Array, values: Array, valid_lens: Array | None = None, *, deterministic: bool = True
+        self,
+        queries: Array,
+        keys: Array,
+        values: Array,
+        valid_lens: Array | None = None,
+        *,
+        deterministic: flags.Flag | None = None,
     ) -> Array:
         """Applies the layer.
 
@@ -68,7 +92,7 @@ class _Attention(WithDropout):
           keys: `[B, S, D']`.
           values: `[B, S, V]`.
           valid_lens: integers `[B]` or `[B, T]`: how many keys, from the first, the queries may attend to. None means all.
-          deterministic: False applies dropout to the weights, and needs the rng named "dropout".
+          deterministic: False applies dropout to the weights, and needs the rng named "dropout". None means the field, or True.
 
         Returns:
           `[B, T, V]`; `[B, T, num_hiddens]` from MultiHeadAttention, which projects the values.
@@ -77,10 +101,10 @@ class _Attention(WithDropout):
           ValueError: the shapes do not match, or `valid_lens` has another dtype or shape.
         """
         options = self._options(queries, keys, values, valid_lens)
-        rate = getattr(self, "dropout", 0.0)
-        if rate and not deterministic:
-            options |= {"dropout_rate": rate, "dropout_rng": self.make_rng("dropout")}
-        return self._merge_heads(attend(*self._heads(queries, keys, values), **options))
+        options |= {"implementation": self.implementation, "block": self.block}
+        heads = self._heads(queries, keys, values)
+        flag, rate = flags.resolve_deterministic(self, deterministic), getattr(self, "dropout", 0.0)
+        return self._merge_heads(flags.with_dropout(self, rate, flag, lambda dropout: attend(*heads, **options, **dropout)))
 
     def attention_weights(self, queries: Array, keys: Array, values: Array, valid_lens: Array | None = None) -> Array:
         """The weights before dropout, for the same arguments as a call.

@@ -1,14 +1,16 @@
 """The Transformer encoder of "Dive into Deep Learning" (d2l 1.0, sections 11.6.3 and 11.7) in linen.
 
-The parameters have the names and shapes of the book's JAX version. `valid_lens` is as in `attn.layers.d2l`. With
-`deterministic=False`, dropout is applied and needs the rng named "dropout".
+The parameters have the names and shapes of the book's JAX version. `valid_lens`, `deterministic`, `implementation` and `block`
+are as in `attn.layers.d2l`.
 """
 
 import math
 
 from flax import linen as nn
 
-from attn.layers.d2l import MultiHeadAttention, WithDropout
+from attn._dtypes import at_least_float32
+from attn.layers import flags
+from attn.layers.d2l import MultiHeadAttention, WithAttention, WithDropout
 from attn.layers.dense import Dropout
 from attn.positions import sinusoidal
 from attn.shapes import Array, Tokens
@@ -39,14 +41,15 @@ class PositionalEncoding(WithDropout):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, X: Array, *, deterministic: bool = True) -> Array:  # noqa: N803 the book's name
+    def __call__(self, X: Array, *, deterministic: flags.Flag | None = None) -> Array:  # noqa: N803 the book's name
         """`[B, T, num_hiddens]` to the same shape. Raises ValueError for another last axis, and for T above `max_len`."""
         if X.shape[-1] != self.num_hiddens:
             raise ValueError(f"num_hiddens={self.num_hiddens} is not the last axis of {X.shape}")
         if (length := X.shape[-2]) > self.max_len:
             raise ValueError(f"X {X.shape} is longer than max_len={self.max_len} positions")
-        encoded = (X + sinusoidal(length, self.num_hiddens, interleaved=True)).astype(X.dtype)
-        return Dropout(self.dropout, deterministic)(encoded)
+        table = sinusoidal(length, self.num_hiddens, interleaved=True)
+        encoded = X.astype(at_least_float32(X.dtype)) + table.reshape((1,) * (X.ndim - 2) + table.shape)
+        return Dropout(self.dropout, flags.resolve_deterministic(self, deterministic))(encoded.astype(X.dtype))
 
 
 class AddNorm(WithDropout):
@@ -61,11 +64,11 @@ class AddNorm(WithDropout):
     dropout: float
 
     @nn.compact
-    def __call__(self, X: Array, Y: Array, *, deterministic: bool = True) -> Array:  # noqa: N803 the book's names
+    def __call__(self, X: Array, Y: Array, *, deterministic: flags.Flag | None = None) -> Array:  # noqa: N803 the book's names
         """Two arrays of the same shape to one of that shape. Raises ValueError where the shapes differ."""
         if X.shape != Y.shape:
             raise ValueError(f"X {X.shape} and Y {Y.shape} differ: a residual connection needs equal shapes")
-        dropped = Dropout(self.dropout, deterministic)(Y)
+        dropped = Dropout(self.dropout, flags.resolve_deterministic(self, deterministic))(Y)
         return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False)(X + dropped)
 
 
@@ -91,7 +94,7 @@ class PositionWiseFFN(nn.Module):
         return self.dense2(nn.relu(self.dense1(X)))
 
 
-class TransformerEncoderBlock(nn.Module):
+class TransformerEncoderBlock(WithAttention):
     """Self-attention, then a position-wise feed-forward network, each followed by `AddNorm`.
 
     Source: d2l 1.0, section 11.7.4.
@@ -120,19 +123,21 @@ class TransformerEncoderBlock(nn.Module):
         super().__post_init__()
 
     def setup(self) -> None:
-        self.attention = MultiHeadAttention(self.num_hiddens, self.num_heads, self.dropout, self.use_bias)
+        inside = {"implementation": self.implementation, "block": self.block}
+        self.attention = MultiHeadAttention(self.num_hiddens, self.num_heads, self.dropout, self.use_bias, **inside)
         self.addnorm1 = AddNorm(self.dropout)
         self.ffn = PositionWiseFFN(self.ffn_num_hiddens, self.num_hiddens)
         self.addnorm2 = AddNorm(self.dropout)
 
-    def __call__(self, X: Array, valid_lens: Array | None = None, *, deterministic: bool = True) -> Array:  # noqa: N803
+    def __call__(self, X: Array, valid_lens: Array | None = None, *, deterministic: flags.Flag | None = None) -> Array:  # noqa: N803
         """`[B, T, num_hiddens]` to the same shape."""
-        attended = self.attention(X, X, X, valid_lens, deterministic=deterministic)
-        Y = self.addnorm1(X, attended, deterministic=deterministic)
-        return self.addnorm2(Y, self.ffn(Y), deterministic=deterministic)
+        flag = flags.resolve_deterministic(self, deterministic)
+        attended = self.attention(X, X, X, valid_lens, deterministic=flag)
+        Y = self.addnorm1(X, attended, deterministic=flag)
+        return self.addnorm2(Y, self.ffn(Y), deterministic=flag)
 
 
-class TransformerEncoder(nn.Module):
+class TransformerEncoder(WithAttention):
     """Token embeddings times √num_hiddens, then `PositionalEncoding` and `num_blks` blocks.
 
     Source: d2l 1.0, section 11.7.4.
@@ -163,14 +168,14 @@ class TransformerEncoder(nn.Module):
     def setup(self) -> None:
         self.embedding = nn.Embed(self.vocab_size, self.num_hiddens)
         self.pos_encoding = PositionalEncoding(self.num_hiddens, self.dropout)
-        self.blks = [
-            TransformerEncoderBlock(self.num_hiddens, self.ffn_num_hiddens, self.num_heads, self.dropout, self.use_bias)
-            for _ in range(self.num_blks)
-        ]
+        sizes = self.num_hiddens, self.ffn_num_hiddens, self.num_heads, self.dropout, self.use_bias
+        inside = {"implementation": self.implementation, "block": self.block}
+        self.blks = [TransformerEncoderBlock(*sizes, **inside) for _ in range(self.num_blks)]
 
-    def __call__(self, tokens: Tokens, valid_lens: Array | None = None, *, deterministic: bool = True) -> Array:
+    def __call__(self, tokens: Tokens, valid_lens: Array | None = None, *, deterministic: flags.Flag | None = None) -> Array:
         """Tokens `[B, T]` to `[B, T, num_hiddens]`. Raises ValueError where T is above 1000."""
-        X = self.pos_encoding(self.embedding(tokens) * math.sqrt(self.num_hiddens), deterministic=deterministic)
+        flag = flags.resolve_deterministic(self, deterministic)
+        X = self.pos_encoding(self.embedding(tokens) * math.sqrt(self.num_hiddens), deterministic=flag)
         for blk in self.blks:
-            X = blk(X, valid_lens, deterministic=deterministic)
+            X = blk(X, valid_lens, deterministic=flag)
         return X

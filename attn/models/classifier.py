@@ -6,7 +6,8 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from flax import linen as nn
 
-from attn.layers import keras
+from attn.kernels.selection import Implementation
+from attn.layers import flags, keras
 from attn.layers.dense import Dropout
 from attn.layers.initializers import glorot_uniform
 from attn.positions import KINDS, RELATIVE, Relative, rotary, sinusoidal
@@ -38,6 +39,7 @@ class ClassifierConfig:
         "alibi" and "t5" act inside of the attention, and need a body that projects to heads.
       dropout_rate: the rate for the output of each sub-layer of the body.
       mask_padding: whether padding is masked in the attention and left out of the mean.
+      implementation: that of the attention, as in `attn.attend`.
 
     Raises:
       ValueError: one line with the field, its value and the rule.
@@ -56,8 +58,10 @@ class ClassifierConfig:
     positions: str
     dropout_rate: float
     mask_padding: bool
+    implementation: Implementation = "auto"
 
     def __post_init__(self):
+        flags.check_implementation(self.implementation)
         if self.body not in ("attention", "multi_head", "transformer"):
             raise ValueError(f"body={self.body!r} is not one of attention, multi_head, transformer")
         for field in ("vocabulary_size", "max_length", "embed_dim", "num_layers", "num_heads", "key_dim", "feedforward_dim"):
@@ -89,7 +93,7 @@ class ClassifierConfig:
             raise ValueError(f"embed_dim={self.embed_dim} is odd: positions={self.positions!r} pairs each sine with a cosine")
 
 
-class Classifier(nn.Module):
+class Classifier(flags.WithFlags):
     """A text classifier. The four models of the blog post are configurations of it; see `configs/`.
 
     Attributes:
@@ -99,12 +103,12 @@ class Classifier(nn.Module):
     config: ClassifierConfig
 
     @nn.compact
-    def __call__(self, tokens: Tokens, *, deterministic: bool = True) -> Logits:
+    def __call__(self, tokens: Tokens, *, deterministic: flags.Flag | None = None) -> Logits:
         """Classifies texts.
 
         Args:
           tokens: integers `[*B, T]`.
-          deterministic: False applies dropout, and needs the rng named "dropout".
+          deterministic: False applies dropout, and needs the rng named "dropout". None means the field, or True.
 
         Returns:
           Logits `[*B, C]`. With `mask_padding`, a text that is all padding is pooled to 0, so its logits are the last bias.
@@ -114,10 +118,11 @@ class Classifier(nn.Module):
         learned = config.max_length if config.positions == "learned" else None
         x = keras.TokenAndPositionEmbedding(config.vocabulary_size, config.embed_dim, learned, name="embedding")(tokens)
         if config.positions in ("sinusoidal", "sinusoidal_split"):
-            x = x + sinusoidal(*x.shape[-2:], interleaved=config.positions == "sinusoidal")
-        position = self._relative()
+            table = sinusoidal(*x.shape[-2:], interleaved=config.positions == "sinusoidal")
+            x = x + table.reshape((1,) * (x.ndim - 2) + table.shape)
+        position, flag = self._relative(), flags.resolve_deterministic(self, deterministic)
         for index in range(config.num_layers):
-            x = self._layer(index, x, valid, position, deterministic)
+            x = self._layer(index, x, valid, position, flag)
         pooled = mean_pool(x, valid) if x.ndim > tokens.ndim else x
         return nn.Dense(config.num_classes, kernel_init=glorot_uniform(), name="logits")(pooled)
 
@@ -133,24 +138,34 @@ class Classifier(nn.Module):
             return Relative(score_mod=t5_relative_bias(self.param("relative_bias", initial, (_T5_BUCKETS, config.num_heads))))
         return None
 
-    def _layer(self, index: int, x: Array, valid: Valid | None, position: Relative | None, deterministic: bool) -> Array:
+    def _layer(self, index: int, x: Array, valid: Valid | None, position: Relative | None, deterministic: flags.Flag) -> Array:
         """`[*B, T, D]` to `[*B, T, D]`. The last layer may return its mean over the positions, `[*B, D]`, which is faster."""
         config, name = self.config, f"{self.config.body}_{index}"
         if config.body == "transformer":
             block = keras.TransformerBlock(
-                config.num_heads, config.key_dim, config.feedforward_dim, config.dropout_rate, name=name
+                config.num_heads,
+                config.key_dim,
+                config.feedforward_dim,
+                config.dropout_rate,
+                implementation=config.implementation,
+                name=name,
             )
             return block(x, value_mask=valid, position=position, deterministic=deterministic)
         options: dict[str, Any] = {"value_mask": valid}
         if config.body == "multi_head":
             layer = keras.MultiHeadAttention(
-                config.num_heads, config.key_dim, output_shape=config.output_dims[index], attention_axes=-2, name=name
+                config.num_heads,
+                config.key_dim,
+                output_shape=config.output_dims[index],
+                attention_axes=-2,
+                implementation=config.implementation,
+                name=name,
             )
             options["position"] = position
         else:
-            layer = keras.Attention(use_scale=True, name=name)
-        deterministic = deterministic or config.dropout_rate == 0
-        if index == config.num_layers - 1 and deterministic:
+            layer = keras.Attention(use_scale=True, implementation=config.implementation, name=name)
+        deterministic = True if config.dropout_rate == 0 else deterministic
+        if index == config.num_layers - 1 and deterministic is True:
             return layer.mean(x, x, over=valid, **options)
         return Dropout(config.dropout_rate, deterministic=deterministic)(layer(x, x, **options))
 

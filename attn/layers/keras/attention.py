@@ -28,13 +28,16 @@ class _SingleHead(AttentionLayer):
         output = heads[..., 0, :]
         return output if masks.query_mask is None else jnp.where(jnp.asarray(masks.query_mask)[..., None], output, 0)
 
+    @nn.nowrap
     def _merge_scores(self, weights: Array) -> Array:
         return weights[..., 0, :, :]
 
+    @nn.nowrap
     def _ignores_query_mask(self) -> bool:
         layer: Any = self
         return layer.version is not None  # Keras lets a masked query attend, and sets its output to 0
 
+    @nn.nowrap
     def _penalty(self, mask: Mask | None, scores: bool, rank: int) -> float | None:
         layer: Any = self
         return None if layer.version is None else 1e9

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,6 +10,8 @@ from flax import linen as nn
 from attn._validation import check_rate
 from attn.attention import attend, attend_pooled, attention_weights
 from attn.kernels.masking import combine_masks
+from attn.kernels.selection import Implementation
+from attn.layers import flags
 from attn.layers.keras import axes, masking
 from attn.positions import Relative
 from attn.shapes import Array, Mask, Query, Valid
@@ -28,11 +30,20 @@ class _Masks(NamedTuple):
     value_mask: Valid | None = None
     key_mask: Valid | None = None
     attention_mask: Mask | None = None
-    causal: bool = False
+    causal: flags.Flag | None = None
 
 
-class AttentionLayer(nn.Module):
-    """The base class. A subclass has `dropout`, `version` and `attention_axes`, and defines the methods that begin with `_`."""
+class AttentionLayer(flags.WithFlags, kw_only=True):
+    """The base class. A subclass has `dropout`, `version` and `attention_axes`, and defines the methods that begin with `_`.
+
+    Attributes:
+      use_causal_mask: given here or in the call, not in both.
+      implementation, block: as in `attn.attend`.
+    """
+
+    use_causal_mask: bool | None = None
+    implementation: Implementation = "auto"
+    block: int | tuple[int, int] | None = None
 
     VERSIONS: ClassVar[tuple[str, ...]] = masking.VERSIONS
     SCORES_AFTER_DROPOUT: ClassVar[bool] = False
@@ -41,6 +52,7 @@ class AttentionLayer(nn.Module):
         layer: Any = self
         masking.check_version(layer.version, self.VERSIONS)
         check_rate("dropout", layer.dropout)
+        flags.check_implementation(self.implementation)
         super().__post_init__()
 
     def __call__(
@@ -53,9 +65,9 @@ class AttentionLayer(nn.Module):
         value_mask: Valid | None = None,
         key_mask: Valid | None = None,
         attention_mask: Mask | None = None,
-        use_causal_mask: bool = False,
+        use_causal_mask: flags.Flag | None = None,
         position: Relative | None = None,
-        deterministic: bool = True,
+        deterministic: flags.Flag | None = None,
         **unknown: Any,
     ) -> Array:
         """The output of attention, `[*B, T, O]`.
@@ -69,35 +81,32 @@ class AttentionLayer(nn.Module):
           key: `[*B, S, D'']`; None means `value`.
           query_mask, value_mask, key_mask: bool, `[*B, T]`, `[*B, S]` and `[*B, S]`; True is a real token.
           attention_mask: bool, `[T, S]`, `[*B, T, S]` or `[*B, N, T, S]`, each axis full or 1; True means may attend.
-          use_causal_mask: whether query t may attend to keys 0 … t only, also where T ≠ S.
+          use_causal_mask: whether query t may attend to keys 0 … t only, also where T ≠ S. None means the field, or False.
           position: a kind of relative positions, which acts on queries, keys and scores. Keras has none.
-          deterministic: False applies dropout to the weights, and needs the rng named "dropout".
+          deterministic: False applies dropout to the weights, and needs the rng named "dropout". None means the field, or True.
 
         Raises:
           TypeError: `value` is missing, or an argument is unknown; for one of Keras' arguments the message names ours.
           ValueError: one line with the argument, its shape or value, and the rule.
         """
-        name = type(self).__name__
-        for argument in unknown:
-            ours = _KERAS_ARGUMENTS.get(argument)
-            raise TypeError(f"{name} has no argument {argument!r}" + (f": use {ours}" if ours else ""))
-        if value is None:
-            raise TypeError(f"{name} needs value: layer(query, value), which is layer(x, x) for self-attention")
+        value = self._checked(value, unknown)
         masks = _Masks(query_mask, value_mask, key_mask, attention_mask, use_causal_mask)
-        return self._attend(attend, query, value, key, masks, position, deterministic)
+        run = functools.partial(attend, implementation=self.implementation, block=self.block)
+        return self._attend("output", run, query, value, key, masks, position, deterministic)
 
     def mean(
         self,
         query: Array,
-        value: Array,
+        value: Array | None = None,
         key: Array | None = None,
         *,
         over: Valid | None = None,
         value_mask: Valid | None = None,
         attention_mask: Mask | None = None,
-        use_causal_mask: bool = False,
+        use_causal_mask: flags.Flag | None = None,
         position: Relative | None = None,
-        deterministic: bool = True,
+        deterministic: flags.Flag | None = None,
+        **unknown: Any,
     ) -> Array:
         """The mean over the queries of what a call returns, `[*B, O]`, with fewer products: see `attn.attend_pooled`.
 
@@ -107,49 +116,55 @@ class AttentionLayer(nn.Module):
           value_mask, attention_mask, use_causal_mask, position, deterministic: as in a call.
         """
         layer: Any = self
+        value = self._checked(value, unknown)
         if over is not None:
             over = masking.checked("over", over, query.shape[:-1])
             over = axes.as_lengths(over[..., None, None], axes.resolve(layer.attention_axes, query.ndim))[..., 0, 0]
-        pool = functools.partial(attend_pooled, query_weights=masking.mean_weights(over))
+        pool = functools.partial(
+            attend_pooled, query_weights=masking.mean_weights(over), implementation=self.implementation, block=self.block
+        )
         masks = _Masks(value_mask=value_mask, attention_mask=attention_mask, causal=use_causal_mask)
-        mean = self._attend(pool, query, value, key, masks, position, deterministic)
+        mean = self._attend("mean", pool, query, value, key, masks, position, deterministic)
         # Without this, the mean over no query would be the bias of the output projection.
         return mean if over is None else jnp.where(jnp.any(over, axis=-1, keepdims=True), mean, 0)
 
     def attention_scores(
         self,
         query: Array,
-        value: Array,
+        value: Array | None = None,
         key: Array | None = None,
         *,
         query_mask: Valid | None = None,
         value_mask: Valid | None = None,
         key_mask: Valid | None = None,
         attention_mask: Mask | None = None,
-        use_causal_mask: bool = False,
+        use_causal_mask: flags.Flag | None = None,
         position: Relative | None = None,
-        deterministic: bool = True,
+        deterministic: flags.Flag | None = None,
+        **unknown: Any,
     ) -> Array:
         """The weights that Keras returns for `return_attention_scores=True`. The arguments are those of a call.
 
         Attention and AdditiveAttention return them as `[*B, T, S]` after dropout; MultiHeadAttention and GroupQueryAttention
         as `[*B, N, T, S]` before dropout, so that they refuse `deterministic=False`.
         """
-        if not (deterministic or self.SCORES_AFTER_DROPOUT):
+        value = self._checked(value, unknown)
+        if deterministic is False and not self.SCORES_AFTER_DROPOUT:
             raise ValueError(f"deterministic=False: the scores of {type(self).__name__} are those before dropout")
         masks = _Masks(query_mask, value_mask, key_mask, attention_mask, use_causal_mask)
-        return self._attend(_weights, query, value, key, masks, position, deterministic)
+        return self._attend("scores", _weights, query, value, key, masks, position, deterministic)
 
     @nn.compact
     def _attend(
         self,
+        kind: Literal["output", "mean", "scores"],
         operator: Callable[..., Array],
         query: Array,
         value: Array,
         key: Array | None,
         masks: _Masks,
         position: Relative | None,
-        deterministic: bool,
+        deterministic: flags.Flag | None,
     ) -> Array:
         layer: Any = self
         key = value if key is None else key
@@ -163,22 +178,32 @@ class AttentionLayer(nn.Module):
         options = self._score(query.shape[-1])
         if position is not None:
             q, k, options["score_mod"] = position.rotate(q), position.rotate(k), position.score_mod
-        options |= self._mask_options(masks, over, query, key, (q, k), operator is _weights)
-        if layer.dropout and not deterministic:
-            if not (self.has_rng("dropout") or self.has_rng("params")):
-                raise ValueError("deterministic=False needs the rng named 'dropout': layer.apply(..., rngs={'dropout': rng})")
-            options |= {"dropout_rate": layer.dropout, "dropout_rng": self.make_rng("dropout")}
-        output = operator(q, k, v, **options)
-        if operator is _weights:
+        options |= self._mask_options(masks, over, query, key, (q, k), kind == "scores")
+        flag = flags.resolve_deterministic(self, deterministic)
+        output = flags.with_dropout(self, layer.dropout, flag, lambda dropout: operator(q, k, v, **options, **dropout))
+        if kind == "scores":
             return self._merge_scores(output)
-        return self._merge_heads(axes.as_axes(output, over, query.shape) if operator is attend else output, query, masks)
+        return self._merge_heads(axes.as_axes(output, over, query.shape) if kind == "output" else output, query, masks)
 
+    @nn.nowrap
+    def _checked(self, value: Array | None, unknown: dict[str, Any]) -> Array:
+        """The value. Raises TypeError where it is missing, or where there are unknown arguments."""
+        name = type(self).__name__
+        for argument in unknown:
+            ours = _KERAS_ARGUMENTS.get(argument)
+            raise TypeError(f"{name} has no argument {argument!r}" + (f": use {ours}" if ours else ""))
+        if value is None:
+            raise TypeError(f"{name} needs value: layer(query, value), which is layer(x, x) for self-attention")
+        return jnp.asarray(value)
+
+    @nn.nowrap
     def _mask_options(
         self, masks: _Masks, over: axes.Axes, query: Array, key: Array, heads: tuple[Query, Query], scores: bool
     ) -> dict[str, Any]:
         """The arguments of `attn.attend` for the masks, by the rule of the layer's version."""
         given = masks._asdict()
-        causal = given.pop("causal") or getattr(self, "causal", False)
+        causal = flags.resolve(self, "use_causal_mask", given.pop("causal"), otherwise=False)
+        causal = getattr(self, "causal", False) or causal
         by_name = axes.by_heads(given, over, query.shape, key.shape)
         if self._ignores_query_mask():
             by_name.pop("query_mask", None)
@@ -194,6 +219,7 @@ class AttentionLayer(nn.Module):
         """The output of the layer, from `[.., N, V]`."""
         raise NotImplementedError
 
+    @nn.nowrap
     def _merge_scores(self, weights: Array) -> Array:
         """The scores of the layer, from `[*B, N, T, S]`."""
         return weights
@@ -203,10 +229,12 @@ class AttentionLayer(nn.Module):
         del dim
         return {}
 
+    @nn.nowrap
     def _ignores_query_mask(self) -> bool:
         """Whether a masked query attends all the same, in the layer's version of Keras."""
         raise NotImplementedError
 
+    @nn.nowrap
     def _penalty(self, mask: Mask | None, scores: bool, rank: int) -> float | None:
         """By how much the layer's version of Keras lowers masked scores; None keeps the contract of `attn.attend`."""
         raise NotImplementedError

@@ -2,10 +2,13 @@
 
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attn._dtypes import at_least_float32
 from attn.kernels.masking import combine_masks
+from attn.layers.flags import Flag
 from attn.shapes import Array, Key, Mask, Query
 
 Version = Literal["2.11", "3.15"]  # docs/layers.md says which of them stands for which other version
@@ -33,19 +36,22 @@ def mean_weights(over: Array | None) -> Array | None:
     return None if over is None else over / jnp.maximum(jnp.sum(over, axis=-1, keepdims=True), 1)
 
 
-def contract(mask: Mask | None, causal: bool) -> dict[str, Any]:
+def contract(mask: Mask | None, causal: Flag) -> dict[str, Any]:
     """The arguments for the contract of `attn.attend`: a masked key has weight 0, also where a query has no other keys."""
+    if isinstance(causal, jax.Array):  # traced, by a lift of linen
+        return {"mask": mask, "mask_mod": lambda batch, head, query, key: ~causal | (key <= query)}
     return {"mask": mask, "causal": "top_left" if causal else None}
 
 
-def lowered(mask: Mask | None, causal: bool, by: float, query: Query, key: Key) -> dict[str, Any]:
+def lowered(mask: Mask | None, causal: Flag, by: float, query: Query, key: Key) -> dict[str, Any]:
     """The arguments for Keras' way of masking: `by` is subtracted from each masked score.
 
     Where all keys of a query are masked, its weights are the softmax of what rounding has left of the scores. The bias is an
     array of the mask's shape, which is T × S with `causal`.
     """
-    if causal:
+    if causal is not False:
         lengths = query.shape[-3], key.shape[-3]
-        mask = combine_masks(mask, jnp.tri(*lengths, dtype=bool).reshape((1,) * (query.ndim - 2) + lengths))
-    dtype = jnp.result_type(query, key, jnp.float32)
+        earlier = jnp.tri(*lengths, dtype=bool) | jnp.logical_not(causal)
+        mask = combine_masks(mask, earlier.reshape((1,) * (query.ndim - 2) + lengths))
+    dtype = at_least_float32(query.dtype, key.dtype)
     return {} if mask is None else {"bias": jnp.where(mask, jnp.zeros((), dtype), jnp.asarray(-by, dtype))}

@@ -26,9 +26,11 @@ class _Projected(AttentionLayer):
             initializers.family(layer.initializer)
         super().__post_init__()
 
+    @nn.nowrap
     def _sizes(self) -> tuple[int, int, int, int]:
         raise NotImplementedError
 
+    @nn.nowrap
     def _output_shape(self) -> tuple[int, ...]:
         """The shape of an output vector; () means that of a query."""
         return ()
@@ -57,10 +59,12 @@ class _Projected(AttentionLayer):
             name=name,
         )(x)
 
+    @nn.nowrap
     def _ignores_query_mask(self) -> bool:
         layer: Any = self
         return layer.version == "3.15" and self.IGNORES_QUERY_MASK
 
+    @nn.nowrap
     def _penalty(self, mask: Mask | None, scores: bool, rank: int) -> float | None:
         layer: Any = self
         fused = layer.version == "3.15" and not scores and not layer.dropout and rank <= 3
@@ -119,9 +123,11 @@ class MultiHeadAttention(_Projected):
             check_positive_ints(output_shape=size)
         super().__post_init__()
 
+    @nn.nowrap
     def _sizes(self) -> tuple[int, int, int, int]:
         return self.num_heads, self.num_heads, self.key_dim, self.value_dim or self.key_dim
 
+    @nn.nowrap
     def _output_shape(self) -> tuple[int, ...]:
         return () if self.output_shape is None else tuple(np.atleast_1d(self.output_shape).tolist())
 
@@ -161,5 +167,6 @@ class GroupQueryAttention(_Projected):
             raise ValueError(f"num_query_heads={self.num_query_heads} is not a multiple of num_key_value_heads={groups}")
         super().__post_init__()
 
+    @nn.nowrap
     def _sizes(self) -> tuple[int, int, int, int]:
         return self.num_query_heads, self.num_key_value_heads, self.head_dim, self.head_dim

@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from attn._validation import check_positive_ints
-from attn.layers import initializers
+from attn._validation import check_positive_ints, check_rate
+from attn.kernels.selection import Implementation
+from attn.layers import flags, initializers
 from attn.layers.dense import Dense, Dropout
 from attn.layers.keras.masking import Version
 from attn.layers.keras.multi_head import MultiHeadAttention
@@ -12,7 +13,7 @@ from attn.positions import Relative
 from attn.shapes import Array, Tokens, Valid
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(flags.WithFlags):
     """A Transformer encoder block with layer normalisation after each residual connection (post-norm).
 
     x₁ = LayerNorm(x + Dropout(MultiHeadAttention(x, x))), and the output is LayerNorm(x₁ + Dropout(Dense(relu(Dense(x₁))))).
@@ -24,9 +25,10 @@ class TransformerBlock(nn.Module):
       feedforward_dim: the size of the hidden layer of the feed-forward network.
       dropout_rate: the rate for the output of both sub-layers.
       version, initializer: as in `MultiHeadAttention`.
+      implementation, block: as in `attn.attend`.
 
     Raises:
-      ValueError: a size that is not a positive int, or an unknown name.
+      ValueError: a size that is not a positive int, a rate outside of [0, 1), or an unknown name.
     """
 
     num_heads: int
@@ -35,14 +37,23 @@ class TransformerBlock(nn.Module):
     dropout_rate: float = 0.1
     version: Version | None = None
     initializer: str | None = None
+    implementation: Implementation = "auto"
+    block: int | tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         check_positive_ints(num_heads=self.num_heads, key_dim=self.key_dim, feedforward_dim=self.feedforward_dim)
+        check_rate("dropout_rate", self.dropout_rate)
+        flags.check_implementation(self.implementation)
         super().__post_init__()
 
     @nn.compact
     def __call__(
-        self, x: Array, *, value_mask: Valid | None = None, position: Relative | None = None, deterministic: bool = True
+        self,
+        x: Array,
+        *,
+        value_mask: Valid | None = None,
+        position: Relative | None = None,
+        deterministic: flags.Flag | None = None,
     ) -> Array:
         """Applies the block.
 
@@ -50,22 +61,29 @@ class TransformerBlock(nn.Module):
           x: `[*B, T, D]`.
           value_mask: bool `[*B, T]`; True is a real token, False is padding.
           position: a kind of relative positions; see the call of `MultiHeadAttention`.
-          deterministic: False applies dropout, and needs the rng named "dropout".
+          deterministic: False applies dropout, and needs the rng named "dropout". None means the field, or True.
 
         Returns:
           `[*B, T, D]`.
         """
+        off = flags.resolve_deterministic(self, deterministic)
         family = initializers.family(self.initializer or initializers.of_keras(self.version))
 
         def add_and_norm(x: Array, branch: Array) -> Array:
-            branch = Dropout(self.dropout_rate, deterministic=deterministic)(branch)
+            branch = Dropout(self.dropout_rate, deterministic=off)(branch)
             return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False)(x + branch)
 
         def dense(x: Array, features: int) -> Array:
             return Dense(features, kernel_init=family.dense, bias_init=family.dense_bias(x.shape[-1]))(x)
 
         attention = MultiHeadAttention(
-            self.num_heads, self.key_dim, attention_axes=-2, version=self.version, initializer=self.initializer
+            self.num_heads,
+            self.key_dim,
+            attention_axes=-2,
+            version=self.version,
+            initializer=self.initializer,
+            implementation=self.implementation,
+            block=self.block,
         )
         x = add_and_norm(x, attention(x, x, value_mask=value_mask, position=position))
         return add_and_norm(x, dense(nn.relu(dense(x, self.feedforward_dim)), x.shape[-1]))
@@ -95,7 +113,8 @@ class TokenAndPositionEmbedding(nn.Module):
         length = tokens.shape[-1]
         if length > self.max_length:
             raise ValueError(f"tokens {tokens.shape} are longer than max_length={self.max_length} positions")
-        return x + self._table("positions", self.max_length)(jnp.arange(length))
+        positions = self._table("positions", self.max_length)(jnp.arange(length))
+        return x + positions.reshape((1,) * (x.ndim - 2) + positions.shape)
 
     def _table(self, name: str, rows: int) -> nn.Embed:
         family = initializers.family(self.initializer or "keras_2.11")
