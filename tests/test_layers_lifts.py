@@ -144,8 +144,8 @@ def test_what_cannot_be_honoured_is_refused():
     ):
         layer.apply(variables, X, X, deterministic=False)
     many = nn.vmap(keras.MultiHeadAttention, variable_axes={"params": None}, split_rngs={"params": False}, in_axes=0)(2, 4)
-    with pytest.raises(TypeError, match=r"nn\.vmap drops the keyword argument 'value_mask'"):
-        many.apply(variables, X[None], X[None], value_mask=np.ones((1, B, T), bool))
+    with pytest.raises(TypeError, match=r"nn\.vmap drops the keyword argument 'training'"):
+        many.apply(variables, X[None], X[None], training=True)
     with pytest.raises(ValueError, match="implementation='fast' is not one of"):
         keras.MultiHeadAttention(2, 4, implementation="fast")  # type: ignore[arg-type]
 

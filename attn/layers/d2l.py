@@ -119,6 +119,7 @@ class _Attention(WithAttention):
         weights = attention_weights(*self._heads(queries, keys, values), **options)
         return weights.reshape(weights.shape[0] * weights.shape[1], *weights.shape[2:])
 
+    @nn.nowrap
     def _options(self, queries: Array, keys: Array, values: Array, valid_lens: Array | None) -> dict[str, Any]:
         shapes = queries.shape, keys.shape, values.shape
         if {len(shape) for shape in shapes} != {3} or shapes[0][0] != shapes[1][0] or shapes[1][:2] != shapes[2][:2]:
@@ -130,9 +131,11 @@ class _Attention(WithAttention):
             return {"key_lengths": lengths}
         return {"mask_mod": lambda batch, head, query, key: key < lengths[batch, query]}
 
+    @nn.nowrap
     def _heads(self, queries: Array, keys: Array, values: Array) -> tuple[Array, Array, Array]:
         return queries[..., None, :], keys[..., None, :], values[..., None, :]  # one head
 
+    @nn.nowrap
     def _merge_heads(self, heads: Array) -> Array:
         return heads.reshape(*heads.shape[:-2], heads.shape[-2] * heads.shape[-1])
 
@@ -168,9 +171,11 @@ class AdditiveAttention(_Attention):
         self.W_k = nn.Dense(self.num_hiddens, use_bias=False)
         self.w_v = _Column(self.num_hiddens)
 
+    @nn.nowrap
     def _heads(self, queries: Array, keys: Array, values: Array) -> tuple[Array, Array, Array]:
         return super()._heads(self.W_q(queries), self.W_k(keys), values)
 
+    @nn.nowrap
     def _options(self, queries: Array, keys: Array, values: Array, valid_lens: Array | None) -> dict[str, Any]:
         return super()._options(queries, keys, values, valid_lens) | {"score": additive(self.w_v())}
 
@@ -235,6 +240,7 @@ class MultiHeadAttention(_Attention):
     def setup(self) -> None:
         self.W_q, self.W_k, self.W_v, self.W_o = (nn.Dense(self.num_hiddens, use_bias=self.bias) for _ in range(4))
 
+    @nn.nowrap
     def _heads(self, queries: Array, keys: Array, values: Array) -> tuple[Array, Array, Array]:
         inputs = {"key": keys, "query": queries, "value": values}
         for (name, x), size in zip(inputs.items(), self.sizes or (), strict=False):  # without sizes, nothing is checked
@@ -242,9 +248,11 @@ class MultiHeadAttention(_Attention):
                 raise ValueError(f"{name}_size={size} is not the last axis of {x.shape}")
         return self._split(self.W_q(queries)), self._split(self.W_k(keys)), self._split(self.W_v(values))
 
+    @nn.nowrap
     def _split(self, x: Array) -> Array:
         return x.reshape(*x.shape[:-1], self.num_heads, x.shape[-1] // self.num_heads)  # [B, T, num_hiddens] to [B, T, N, H]
 
+    @nn.nowrap
     def _merge_heads(self, heads: Array) -> Array:
         return self.W_o(super()._merge_heads(heads))
 

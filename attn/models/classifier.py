@@ -126,6 +126,7 @@ class Classifier(flags.WithFlags):
         pooled = mean_pool(x, valid) if x.ndim > tokens.ndim else x
         return nn.Dense(config.num_classes, kernel_init=glorot_uniform(), name="logits")(pooled)
 
+    @nn.nowrap
     def _relative(self) -> Relative | None:
         """What the positions change inside of attention. All layers share T5's table of biases (Raffel et al. 2020, 2.1)."""
         config = self.config
@@ -138,6 +139,7 @@ class Classifier(flags.WithFlags):
             return Relative(score_mod=t5_relative_bias(self.param("relative_bias", initial, (_T5_BUCKETS, config.num_heads))))
         return None
 
+    @nn.nowrap
     def _layer(self, index: int, x: Array, valid: Valid | None, position: Relative | None, deterministic: flags.Flag) -> Array:
         """`[*B, T, D]` to `[*B, T, D]`. The last layer may return its mean over the positions, `[*B, D]`, which is faster."""
         config, name = self.config, f"{self.config.body}_{index}"

@@ -21,9 +21,11 @@ class _SingleHead(AttentionLayer):
     SCORES_AFTER_DROPOUT: ClassVar[bool] = True
     attention_axes: ClassVar[int] = -2
 
+    @nn.nowrap
     def _heads(self, query: Array, key: Array, value: Array, over: axes.Axes) -> tuple[Array, Array, Array]:
         return query[..., None, :], key[..., None, :], value[..., None, :]
 
+    @nn.nowrap
     def _merge_heads(self, heads: Array, query: Array, masks: Any) -> Array:
         output = heads[..., 0, :]
         return output if masks.query_mask is None else jnp.where(jnp.asarray(masks.query_mask)[..., None], output, 0)
@@ -69,6 +71,7 @@ class Attention(_SingleHead):
             raise ValueError(f"score_mode={self.score_mode!r} is neither 'dot' nor 'concat'")
         super().__post_init__()
 
+    @nn.nowrap
     def _score(self, dim: int) -> dict[str, Any]:
         scale: Any = self.param("scale", nn.initializers.ones, ()) if self.use_scale else 1.0
         if self.score_mode == "dot":
@@ -95,6 +98,7 @@ class AdditiveAttention(_SingleHead):
     causal: bool = False
     version: Version | None = None
 
+    @nn.nowrap
     def _score(self, dim: int) -> dict[str, Any]:
         if not self.use_scale:
             return {"score": scores.additive(jnp.ones(dim))}

@@ -37,11 +37,12 @@ class AttentionLayer(flags.WithFlags, kw_only=True):
     """The base class. A subclass has `dropout`, `version` and `attention_axes`, and defines the methods that begin with `_`.
 
     Attributes:
-      use_causal_mask: given here or in the call, not in both.
+      use_causal_mask, position: given here or in the call, not in both.
       implementation, block: as in `attn.attend`.
     """
 
     use_causal_mask: bool | None = None
+    position: Relative | None = None
     implementation: Implementation = "auto"
     block: int | tuple[int, int] | None = None
 
@@ -60,11 +61,11 @@ class AttentionLayer(flags.WithFlags, kw_only=True):
         query: Array,
         value: Array | None = None,
         key: Array | None = None,
-        *,
         query_mask: Valid | None = None,
         value_mask: Valid | None = None,
         key_mask: Valid | None = None,
         attention_mask: Mask | None = None,
+        *,
         use_causal_mask: flags.Flag | None = None,
         position: Relative | None = None,
         deterministic: flags.Flag | None = None,
@@ -82,7 +83,7 @@ class AttentionLayer(flags.WithFlags, kw_only=True):
           query_mask, value_mask, key_mask: bool, `[*B, T]`, `[*B, S]` and `[*B, S]`; True is a real token.
           attention_mask: bool, `[T, S]`, `[*B, T, S]` or `[*B, N, T, S]`, each axis full or 1; True means may attend.
           use_causal_mask: whether query t may attend to keys 0 … t only, also where T ≠ S. None means the field, or False.
-          position: a kind of relative positions, which acts on queries, keys and scores. Keras has none.
+          position: a kind of relative positions, which acts on queries, keys and scores. None means the field. Keras has none.
           deterministic: False applies dropout to the weights, and needs the rng named "dropout". None means the field, or True.
 
         Raises:
@@ -92,17 +93,17 @@ class AttentionLayer(flags.WithFlags, kw_only=True):
         value = self._checked(value, unknown)
         masks = _Masks(query_mask, value_mask, key_mask, attention_mask, use_causal_mask)
         run = functools.partial(attend, implementation=self.implementation, block=self.block)
-        return self._attend("output", run, query, value, key, masks, position, deterministic)
+        return self._attend("output", run, query, value, key, masks, position, flags.resolve_deterministic(self, deterministic))
 
     def mean(
         self,
         query: Array,
         value: Array | None = None,
         key: Array | None = None,
-        *,
         over: Valid | None = None,
         value_mask: Valid | None = None,
         attention_mask: Mask | None = None,
+        *,
         use_causal_mask: flags.Flag | None = None,
         position: Relative | None = None,
         deterministic: flags.Flag | None = None,
@@ -124,7 +125,8 @@ class AttentionLayer(flags.WithFlags, kw_only=True):
             attend_pooled, query_weights=masking.mean_weights(over), implementation=self.implementation, block=self.block
         )
         masks = _Masks(value_mask=value_mask, attention_mask=attention_mask, causal=use_causal_mask)
-        mean = self._attend("mean", pool, query, value, key, masks, position, deterministic)
+        flag = flags.resolve_deterministic(self, deterministic)
+        mean = self._attend("mean", pool, query, value, key, masks, position, flag)
         # Without this, the mean over no query would be the bias of the output projection.
         return mean if over is None else jnp.where(jnp.any(over, axis=-1, keepdims=True), mean, 0)
 
@@ -133,11 +135,11 @@ class AttentionLayer(flags.WithFlags, kw_only=True):
         query: Array,
         value: Array | None = None,
         key: Array | None = None,
-        *,
         query_mask: Valid | None = None,
         value_mask: Valid | None = None,
         key_mask: Valid | None = None,
         attention_mask: Mask | None = None,
+        *,
         use_causal_mask: flags.Flag | None = None,
         position: Relative | None = None,
         deterministic: flags.Flag | None = None,
@@ -146,13 +148,16 @@ class AttentionLayer(flags.WithFlags, kw_only=True):
         """The weights that Keras returns for `return_attention_scores=True`. The arguments are those of a call.
 
         Attention and AdditiveAttention return them as `[*B, T, S]` after dropout; MultiHeadAttention and GroupQueryAttention
-        as `[*B, N, T, S]` before dropout, so that they refuse `deterministic=False`.
+        as `[*B, N, T, S]` before dropout, so that they refuse `deterministic=False` in the call, and ignore the field.
         """
         value = self._checked(value, unknown)
-        if deterministic is False and not self.SCORES_AFTER_DROPOUT:
-            raise ValueError(f"deterministic=False: the scores of {type(self).__name__} are those before dropout")
+        flag = flags.resolve_deterministic(self, deterministic)
+        if not self.SCORES_AFTER_DROPOUT:
+            if flag is False and deterministic is not None:
+                raise ValueError(f"deterministic=False: the scores of {type(self).__name__} are those before dropout")
+            flag = True
         masks = _Masks(query_mask, value_mask, key_mask, attention_mask, use_causal_mask)
-        return self._attend("scores", _weights, query, value, key, masks, position, deterministic)
+        return self._attend("scores", _weights, query, value, key, masks, position, flag)
 
     @nn.compact
     def _attend(
@@ -164,7 +169,7 @@ class AttentionLayer(flags.WithFlags, kw_only=True):
         key: Array | None,
         masks: _Masks,
         position: Relative | None,
-        deterministic: flags.Flag | None,
+        deterministic: flags.Flag,
     ) -> Array:
         layer: Any = self
         key = value if key is None else key
@@ -176,11 +181,10 @@ class AttentionLayer(flags.WithFlags, kw_only=True):
                 raise ValueError(f"{name} {x.shape} and query {query.shape} differ in an axis that is not attended over")
         q, k, v = self._heads(query, key, value, over)
         options = self._score(query.shape[-1])
-        if position is not None:
+        if (position := flags.resolve(self, "position", position, otherwise=None)) is not None:
             q, k, options["score_mod"] = position.rotate(q), position.rotate(k), position.score_mod
         options |= self._mask_options(masks, over, query, key, (q, k), kind == "scores")
-        flag = flags.resolve_deterministic(self, deterministic)
-        output = flags.with_dropout(self, layer.dropout, flag, lambda dropout: operator(q, k, v, **options, **dropout))
+        output = flags.with_dropout(self, layer.dropout, deterministic, lambda dropout: operator(q, k, v, **options, **dropout))
         if kind == "scores":
             return self._merge_scores(output)
         return self._merge_heads(axes.as_axes(output, over, query.shape) if kind == "output" else output, query, masks)
@@ -211,10 +215,12 @@ class AttentionLayer(flags.WithFlags, kw_only=True):
         penalty = self._penalty(mask, scores, query.ndim)
         return masking.contract(mask, causal) if penalty is None else masking.lowered(mask, causal, penalty, *heads)
 
+    @nn.nowrap
     def _heads(self, query: Array, key: Array, value: Array, over: axes.Axes) -> tuple[Array, Array, Array]:
         """The three as `[*B, length, heads, head dim]`."""
         raise NotImplementedError
 
+    @nn.nowrap
     def _merge_heads(self, heads: Array, query: Array, masks: _Masks) -> Array:
         """The output of the layer, from `[.., N, V]`."""
         raise NotImplementedError
@@ -224,6 +230,7 @@ class AttentionLayer(flags.WithFlags, kw_only=True):
         """The scores of the layer, from `[*B, N, T, S]`."""
         return weights
 
+    @nn.nowrap
     def _score(self, dim: int) -> dict[str, Any]:
         """The arguments `score` and `scale` of `attn.attend`, for queries with `dim` channels."""
         del dim

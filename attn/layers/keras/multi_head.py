@@ -35,6 +35,7 @@ class _Projected(AttentionLayer):
         """The shape of an output vector; () means that of a query."""
         return ()
 
+    @nn.nowrap
     def _heads(self, query: Array, key: Array, value: Array, over: axes.Axes) -> tuple[Array, Array, Array]:
         query_heads, key_heads, key_dim, value_dim = self._sizes()
         return (
@@ -43,9 +44,11 @@ class _Projected(AttentionLayer):
             axes.as_lengths(self._project("value", value, (key_heads, value_dim)), over),
         )
 
+    @nn.nowrap
     def _merge_heads(self, heads: Array, query: Array, masks: Any) -> Array:
         return self._project("attention_output", heads, self._output_shape() or (query.shape[-1],), contracted=2)
 
+    @nn.nowrap
     def _project(self, name: str, x: Array, features: tuple[int, ...], contracted: int = 1) -> Array:
         """x `[.., *C]` times a kernel `[*C, *features]`, plus a bias."""
         layer: Any = self

@@ -26,6 +26,7 @@ class TransformerBlock(flags.WithFlags):
       dropout_rate: the rate for the output of both sub-layers.
       version, initializer: as in `MultiHeadAttention`.
       implementation, block: as in `attn.attend`.
+      position: given here or in the call, not in both.
 
     Raises:
       ValueError: a size that is not a positive int, a rate outside of [0, 1), or an unknown name.
@@ -39,6 +40,7 @@ class TransformerBlock(flags.WithFlags):
     initializer: str | None = None
     implementation: Implementation = "auto"
     block: int | tuple[int, int] | None = None
+    position: Relative | None = None
 
     def __post_init__(self) -> None:
         check_positive_ints(num_heads=self.num_heads, key_dim=self.key_dim, feedforward_dim=self.feedforward_dim)
@@ -50,8 +52,8 @@ class TransformerBlock(flags.WithFlags):
     def __call__(
         self,
         x: Array,
-        *,
         value_mask: Valid | None = None,
+        *,
         position: Relative | None = None,
         deterministic: flags.Flag | None = None,
     ) -> Array:
@@ -85,6 +87,7 @@ class TransformerBlock(flags.WithFlags):
             implementation=self.implementation,
             block=self.block,
         )
+        position = flags.resolve(self, "position", position, otherwise=None)
         x = add_and_norm(x, attention(x, x, value_mask=value_mask, position=position))
         return add_and_norm(x, dense(nn.relu(dense(x, self.feedforward_dim)), x.shape[-1]))
 
@@ -116,6 +119,7 @@ class TokenAndPositionEmbedding(nn.Module):
         positions = self._table("positions", self.max_length)(jnp.arange(length))
         return x + positions.reshape((1,) * (x.ndim - 2) + positions.shape)
 
+    @nn.nowrap
     def _table(self, name: str, rows: int) -> nn.Embed:
         family = initializers.family(self.initializer or "keras_2.11")
         return nn.Embed(rows, self.embed_dim, embedding_init=family.embedding, name=name)
