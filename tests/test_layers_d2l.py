@@ -501,7 +501,7 @@ def test_the_encoder_is_that_of_torch_with_the_same_weights(torch):
 X, KEYS = jnp.ones((B, T, HIDDENS)), jnp.ones((B, S, HIDDENS))
 REFUSED = {
     "num_hiddens=18 is not divisible by num_heads=4": lambda: d2l.MultiHeadAttention(18, 4, 0.1),
-    "num_hiddens=18 is not divisible by num_heads=0": lambda: d2l_transformer.TransformerEncoderBlock(18, 5, 0, 0.1),
+    "num_heads=0 must be a positive int": lambda: d2l_transformer.TransformerEncoderBlock(18, 5, 0, 0.1),
     "num_hiddens=18 is not divisible by num_heads=5": lambda: d2l_transformer.TransformerEncoder(9, 18, 5, 5, 2, 0.1),
     "num_hiddens=7 is not positive and even": lambda: d2l_transformer.PositionalEncoding(7, 0.1),
     "num_hiddens=9 is not positive and even": lambda: d2l_transformer.TransformerEncoder(9, 9, 5, 3, 2, 0.1),

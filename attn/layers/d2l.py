@@ -17,10 +17,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from attn._integers import as_clipped
-from attn._validation import check_rate
+from attn._validation import check_positive_ints, check_rate
 from attn.attention import attend, attention_weights
 from attn.kernels.selection import Implementation
 from attn.layers import flags
+from attn.layers.dense import promoting
 from attn.scores import additive
 from attn.shapes import Array
 
@@ -54,7 +55,8 @@ class WithDropout(flags.WithFlags):
     """The base of the modules with a field `dropout`; raises ValueError at construction unless it is a rate in [0, 1)."""
 
     def __post_init__(self) -> None:
-        check_rate("dropout", getattr(self, "dropout", None))
+        layer: Any = self
+        layer.dropout = check_rate("dropout", layer.dropout)
         super().__post_init__()
 
 
@@ -166,6 +168,10 @@ class AdditiveAttention(_Attention):
     num_hiddens: int
     dropout: float
 
+    def __post_init__(self) -> None:
+        check_positive_ints(num_hiddens=self.num_hiddens)
+        super().__post_init__()
+
     def setup(self) -> None:
         self.W_q = nn.Dense(self.num_hiddens, use_bias=False)
         self.W_k = nn.Dense(self.num_hiddens, use_bias=False)
@@ -173,7 +179,7 @@ class AdditiveAttention(_Attention):
 
     @nn.nowrap
     def _heads(self, queries: Array, keys: Array, values: Array) -> tuple[Array, Array, Array]:
-        return super()._heads(self.W_q(queries), self.W_k(keys), values)
+        return super()._heads(promoting(self.W_q, queries), promoting(self.W_k, keys), values)
 
     @nn.nowrap
     def _options(self, queries: Array, keys: Array, values: Array, valid_lens: Array | None) -> dict[str, Any]:
@@ -233,7 +239,8 @@ class MultiHeadAttention(_Attention):
         return cls(num_hiddens, num_heads, dropout, bias, (key_size, query_size, value_size))
 
     def __post_init__(self) -> None:
-        if min(self.num_heads, self.num_hiddens) < 1 or self.num_hiddens % self.num_heads:
+        check_positive_ints(num_hiddens=self.num_hiddens, num_heads=self.num_heads)
+        if self.num_hiddens % self.num_heads:
             raise ValueError(f"num_hiddens={self.num_hiddens} is not divisible by num_heads={self.num_heads}")
         super().__post_init__()
 
@@ -246,7 +253,8 @@ class MultiHeadAttention(_Attention):
         for (name, x), size in zip(inputs.items(), self.sizes or (), strict=False):  # without sizes, nothing is checked
             if x.shape[-1] != size:
                 raise ValueError(f"{name}_size={size} is not the last axis of {x.shape}")
-        return self._split(self.W_q(queries)), self._split(self.W_k(keys)), self._split(self.W_v(values))
+        query, key, value = promoting(self.W_q, queries), promoting(self.W_k, keys), promoting(self.W_v, values)
+        return self._split(query), self._split(key), self._split(value)
 
     @nn.nowrap
     def _split(self, x: Array) -> Array:
@@ -254,7 +262,7 @@ class MultiHeadAttention(_Attention):
 
     @nn.nowrap
     def _merge_heads(self, heads: Array) -> Array:
-        return self.W_o(super()._merge_heads(heads))
+        return promoting(self.W_o, super()._merge_heads(heads))
 
 
 def _checked_lengths(valid_lens: Array, batch: int, queries: int) -> Array:

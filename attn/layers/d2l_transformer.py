@@ -6,12 +6,14 @@ are as in `attn.layers.d2l`.
 
 import math
 
+import jax.numpy as jnp
 from flax import linen as nn
 
 from attn._dtypes import at_least_float32
+from attn._validation import check_positive_ints
 from attn.layers import flags
 from attn.layers.d2l import MultiHeadAttention, WithAttention, WithDropout
-from attn.layers.dense import Dropout
+from attn.layers.dense import Dropout, promoting
 from attn.positions import sinusoidal
 from attn.shapes import Array, Tokens
 
@@ -69,7 +71,7 @@ class AddNorm(WithDropout):
         if X.shape != Y.shape:
             raise ValueError(f"X {X.shape} and Y {Y.shape} differ: a residual connection needs equal shapes")
         dropped = Dropout(self.dropout, flags.resolve_deterministic(self, deterministic))(Y)
-        return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False)(X + dropped)
+        return promoting(nn.LayerNorm(epsilon=1e-6, use_fast_variance=False), promoting(jnp.add, X, dropped))
 
 
 class PositionWiseFFN(nn.Module):
@@ -85,13 +87,17 @@ class PositionWiseFFN(nn.Module):
     ffn_num_hiddens: int
     ffn_num_outputs: int
 
+    def __post_init__(self) -> None:
+        check_positive_ints(ffn_num_hiddens=self.ffn_num_hiddens, ffn_num_outputs=self.ffn_num_outputs)
+        super().__post_init__()
+
     def setup(self) -> None:
         self.dense1 = nn.Dense(self.ffn_num_hiddens)
         self.dense2 = nn.Dense(self.ffn_num_outputs)
 
     def __call__(self, X: Array) -> Array:  # noqa: N803 the book's name
         """`[B, T, D]` to `[B, T, ffn_num_outputs]`."""
-        return self.dense2(nn.relu(self.dense1(X)))
+        return promoting(self.dense2, nn.relu(promoting(self.dense1, X)))
 
 
 class TransformerEncoderBlock(WithAttention):
@@ -117,9 +123,9 @@ class TransformerEncoderBlock(WithAttention):
     use_bias: bool = False
 
     def __post_init__(self) -> None:
-        MultiHeadAttention(
-            self.num_hiddens, self.num_heads, self.dropout, parent=None
-        )  # raises now; `setup` runs only in a call
+        check_positive_ints(ffn_num_hiddens=self.ffn_num_hiddens)
+        # These raise now; `setup` runs only in a call.
+        MultiHeadAttention(self.num_hiddens, self.num_heads, self.dropout, parent=None)
         super().__post_init__()
 
     def setup(self) -> None:
@@ -161,6 +167,7 @@ class TransformerEncoder(WithAttention):
     use_bias: bool = False
 
     def __post_init__(self) -> None:
+        check_positive_ints(vocab_size=self.vocab_size, num_blks=self.num_blks)
         PositionalEncoding(self.num_hiddens, self.dropout, parent=None)  # raises now; `setup` runs only in a call
         TransformerEncoderBlock(self.num_hiddens, self.ffn_num_hiddens, self.num_heads, self.dropout, parent=None)
         super().__post_init__()

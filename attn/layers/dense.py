@@ -1,5 +1,8 @@
 """linen's `Dense` and `Dropout` with the same parameters and semantics, written so that XLA's CPU backend runs them faster."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -7,6 +10,15 @@ from flax import linen as nn
 from attn.dropout import bernoulli
 from attn.layers.flags import Flag
 from attn.shapes import Array
+
+
+def promoting(module: Callable[..., Any], *inputs: Array) -> Any:
+    """`module(*inputs)`, where dtypes are promoted as usual, also inside of `jax.numpy_dtype_promotion("strict")`.
+
+    linen promotes inputs and parameters implicitly, so that the strict mode would forbid bfloat16 inputs of a float32 layer.
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return module(*inputs)
 
 
 class Dense(nn.Module):
@@ -30,7 +42,8 @@ class Dense(nn.Module):
         """`[.., D]` to `[.., features]`."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", self.bias_init, (self.features,))
-        return jnp.einsum("...a,abc->...bc", x, kernel[:, None])[..., 0, :] + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+        product = promoting(lambda x, kernel: jnp.einsum("...a,abc->...bc", x, kernel)[..., 0, :], x, kernel[:, None])
+        return promoting(jnp.add, product, bias.reshape((1,) * (x.ndim - 1) + (-1,)))
 
 
 class Dropout(nn.Module):
@@ -50,9 +63,11 @@ class Dropout(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """An array of any shape to one of the same shape and dtype."""
+        x = jnp.asarray(x)  # NumPy would divide bfloat16 in float32
         traced = isinstance(self.deterministic, jax.Array)
         if self.rate == 0 or (not traced and self.deterministic):
             return x
-        keep = bernoulli(self.make_rng("dropout"), 1 - self.rate, x.shape)
-        kept = jnp.where(keep, x / (1 - self.rate), jnp.zeros((), x.dtype))
+        rate = float(self.rate)  # a number of NumPy would change the dtype of x
+        keep = bernoulli(self.make_rng("dropout"), 1 - rate, x.shape)
+        kept = jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
         return jnp.where(self.deterministic, x, kept) if traced else kept

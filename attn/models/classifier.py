@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from attn.kernels.selection import Implementation
 from attn.layers import flags, keras
-from attn.layers.dense import Dropout
+from attn.layers.dense import Dropout, promoting
 from attn.layers.initializers import glorot_uniform
 from attn.positions import KINDS, RELATIVE, Relative, rotary, sinusoidal
 from attn.score_mods import alibi, t5_relative_bias
@@ -119,12 +119,12 @@ class Classifier(flags.WithFlags):
         x = keras.TokenAndPositionEmbedding(config.vocabulary_size, config.embed_dim, learned, name="embedding")(tokens)
         if config.positions in ("sinusoidal", "sinusoidal_split"):
             table = sinusoidal(*x.shape[-2:], interleaved=config.positions == "sinusoidal")
-            x = x + table.reshape((1,) * (x.ndim - 2) + table.shape)
+            x = promoting(jnp.add, x, table.reshape((1,) * (x.ndim - 2) + table.shape))
         position, flag = self._relative(), flags.resolve_deterministic(self, deterministic)
         for index in range(config.num_layers):
             x = self._layer(index, x, valid, position, flag)
         pooled = mean_pool(x, valid) if x.ndim > tokens.ndim else x
-        return nn.Dense(config.num_classes, kernel_init=glorot_uniform(), name="logits")(pooled)
+        return promoting(nn.Dense(config.num_classes, kernel_init=glorot_uniform(), name="logits"), pooled)
 
     @nn.nowrap
     def _relative(self) -> Relative | None:
@@ -182,4 +182,4 @@ def mean_pool(x: Array, valid: Valid | None) -> Array:
     if valid is None:
         return jnp.mean(x, axis=-2)
     total = jnp.sum(jnp.where(valid[..., None], x, 0), axis=-2)
-    return total / jnp.maximum(jnp.sum(valid, axis=-1, keepdims=True), 1)
+    return total / jnp.maximum(jnp.sum(valid, axis=-1, keepdims=True), 1).astype(total.dtype)

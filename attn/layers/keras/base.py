@@ -52,7 +52,7 @@ class AttentionLayer(flags.WithFlags, kw_only=True):
     def __post_init__(self) -> None:
         layer: Any = self
         masking.check_version(layer.version, self.VERSIONS)
-        check_rate("dropout", layer.dropout)
+        layer.dropout = check_rate("dropout", layer.dropout)
         flags.check_implementation(self.implementation)
         super().__post_init__()
 

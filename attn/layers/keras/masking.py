@@ -33,7 +33,10 @@ def checked(name: str, mask: Any, shape: tuple[int, ...] | None = None) -> Array
 
 def mean_weights(over: Array | None) -> Array | None:
     """`query_weights` of `attn.attend_pooled` for the mean over the queries where `over` `[.., T]` is True; 0 if none is."""
-    return None if over is None else over / jnp.maximum(jnp.sum(over, axis=-1, keepdims=True), 1)
+    if over is None:
+        return None
+    dtype = jnp.asarray(1.0).dtype  # float64 only where JAX computes in it
+    return over.astype(dtype) / jnp.maximum(jnp.sum(over, axis=-1, keepdims=True), 1).astype(dtype)
 
 
 def contract(mask: Mask | None, causal: Flag) -> dict[str, Any]:

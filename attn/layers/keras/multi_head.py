@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from attn._validation import check_positive_ints
 from attn.layers import initializers
+from attn.layers.dense import promoting
 from attn.layers.keras import axes
 from attn.layers.keras.base import AttentionLayer
 from attn.layers.keras.masking import Version
@@ -54,13 +55,14 @@ class _Projected(AttentionLayer):
         layer: Any = self
         inputs, outputs = string.ascii_lowercase[:contracted], string.ascii_lowercase[contracted:][: len(features)]
         family = initializers.family(layer.initializer or initializers.of_keras(layer.version))
-        return nn.Einsum(
+        projection = nn.Einsum(
             (*x.shape[x.ndim - contracted :], *features),
             f"...{inputs},{inputs}{outputs}->...{outputs}",
             use_bias=layer.use_bias,
             kernel_init=family.combine if contracted == 2 else family.project,
             name=name,
-        )(x)
+        )
+        return promoting(projection, x)
 
     @nn.nowrap
     def _ignores_query_mask(self) -> bool:

@@ -6,7 +6,7 @@ from flax import linen as nn
 from attn._validation import check_positive_ints, check_rate
 from attn.kernels.selection import Implementation
 from attn.layers import flags, initializers
-from attn.layers.dense import Dense, Dropout
+from attn.layers.dense import Dense, Dropout, promoting
 from attn.layers.keras.masking import Version
 from attn.layers.keras.multi_head import MultiHeadAttention
 from attn.positions import Relative
@@ -44,7 +44,7 @@ class TransformerBlock(flags.WithFlags):
 
     def __post_init__(self) -> None:
         check_positive_ints(num_heads=self.num_heads, key_dim=self.key_dim, feedforward_dim=self.feedforward_dim)
-        check_rate("dropout_rate", self.dropout_rate)
+        self.dropout_rate = check_rate("dropout_rate", self.dropout_rate)
         flags.check_implementation(self.implementation)
         super().__post_init__()
 
@@ -73,7 +73,7 @@ class TransformerBlock(flags.WithFlags):
 
         def add_and_norm(x: Array, branch: Array) -> Array:
             branch = Dropout(self.dropout_rate, deterministic=off)(branch)
-            return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False)(x + branch)
+            return promoting(nn.LayerNorm(epsilon=1e-6, use_fast_variance=False), promoting(jnp.add, x, branch))
 
         def dense(x: Array, features: int) -> Array:
             return Dense(features, kernel_init=family.dense, bias_init=family.dense_bias(x.shape[-1]))(x)
@@ -100,12 +100,20 @@ class TokenAndPositionEmbedding(nn.Module):
       embed_dim: the size of an embedding.
       max_length: the number of positions; None means no position embeddings.
       initializer: as in `MultiHeadAttention`.
+
+    Raises:
+      ValueError: a size that is not a positive int.
     """
 
     vocabulary_size: int
     embed_dim: int
     max_length: int | None = None
     initializer: str | None = None
+
+    def __post_init__(self) -> None:
+        sizes = {"vocabulary_size": self.vocabulary_size, "embed_dim": self.embed_dim, "max_length": self.max_length}
+        check_positive_ints(**sizes)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, tokens: Tokens) -> Array:
