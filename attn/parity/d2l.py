@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attn.layers import d2l
+from attn.parity.state_dict import check_plain, select, unwrapped
 from attn.parity.trees import Arrays, check_shapes, parameters, unflatten, width
 
 _MULTI_HEAD = ("W_q", "W_k", "W_v", "W_o")
@@ -16,7 +17,7 @@ _KINDS = {"MultiHeadAttention": _MULTI_HEAD, "AdditiveAttention": _ADDITIVE, "Do
 
 
 def from_d2l(
-    module: Any, *, num_heads: int | None = None
+    module: Any, *, num_heads: int | None = None, prefix: str = ""
 ) -> tuple[d2l.MultiHeadAttention | d2l.AdditiveAttention | d2l.DotProductAttention, dict[str, Any]]:
     """Converts an attention layer of d2l, or its weights, to our layer of the same name and its parameters.
 
@@ -28,18 +29,26 @@ def from_d2l(
         of NumPy, JAX or PyTorch, so the result of `load_weights` will do. Weights do not contain the dropout rate, which is
         then set to 0.
       num_heads: the number of heads; must be given with the weights of a MultiHeadAttention, which do not contain it.
+      prefix: of the names in the state_dict of a larger model, such as "blks.0.attention".
 
     Returns:
       The layer of `attn.layers.d2l` and its `{"params": ...}`: NumPy arrays, copied, in their own dtype.
 
     Raises:
-      ValueError: one line, for a module of another class, and for names or shapes that are not those of d2l's layers.
+      ValueError: one line, for a module of another class, for names or shapes that are not those of d2l's layers, and as
+        `from_torch` for weights without values and adapted modules.
     """
     dropout = 0.0
+    if prefix and not isinstance(module, Mapping):
+        raise ValueError(f"prefix={prefix!r} is for a state_dict: pass the attention module itself")
+    module = unwrapped(module)
     if isinstance(module, Mapping):
-        arrays = _flax_form(parameters(module))
+        dotted = prefix or not any(isinstance(x, Mapping) for x in module.values())
+        arrays = _flax_form(parameters(select(module, prefix, ("W_q.weight",)) if dotted else module))
         kind = _kind_of(arrays)
     else:
+        if hasattr(module, "state_dict"):
+            check_plain(module.state_dict())
         kind, dropout = _class_and_dropout(module)
         arrays = _flax_form(parameters(module.state_dict()))
         heads = getattr(module, "num_heads", None)

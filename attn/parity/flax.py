@@ -35,7 +35,7 @@ def from_flax(module: nn.MultiHeadDotProductAttention, params: Any) -> tuple[Mul
     - Flax's `mask` `[*B, N, T, S]` is the layer's `attention_mask`.
     - For a query that may attend to no key, Flax gives the mean of the values; our weights are 0.
     - `dropout_rate` is kept, and each weight is dropped independently, as with Flax's `broadcast_dropout=False`.
-    - `deterministic` is an argument of the layer's call only.
+    - `deterministic` is kept where it is a field; where it is not, the layer's call is deterministic by default.
     - Scores are computed in at least float32, whatever `precision` and `force_fp32_for_softmax` are.
 
     Args:
@@ -59,6 +59,7 @@ def from_flax(module: nn.MultiHeadDotProductAttention, params: Any) -> tuple[Mul
         output_shape=shapes["out/kernel"][-1],
         use_bias=module.use_bias,
         dropout=module.dropout_rate,
+        deterministic=module.deterministic,
         attention_axes=-2,  # for inputs of any rank; the layer's default is all axes between the first and the last
     )
     return layer, {"params": unflatten({_renamed(name, "out", "attention_output"): x for name, x in arrays.items()})}

@@ -35,9 +35,21 @@ def require(layer: Any, **required: Any) -> None:
             raise ValueError(f"{name_of(layer)} has {field}={config[field]!r}: only {value!r} can be converted")
 
 
+def check_plain(layer: Any) -> None:
+    """Raises ValueError, with the true reason, where a layer or one inside of it has LoRA's weights or is quantized."""
+    inner = getattr(layer, "_flatten_layers", list)()
+    for part in (layer, *inner):
+        name = name_of(layer) + ("" if part is layer else f" has {part.name!r}, which")
+        if getattr(part, "lora_enabled", False):
+            raise ValueError(f"{name} has LoRA enabled: copy its merged kernel into a layer without LoRA first")
+        if (mode := getattr(part, "quantization_mode", None)) is not None:
+            raise ValueError(f"{name} is quantized ({mode}): only weights in floating point can be converted")
+
+
 def arrays_of(layer: Any) -> Arrays:
     """The layer's weights by the names of our parameters. Raises ValueError where it is not built."""
     names = weight_names(layer)  # raises for an object that is not a supported layer
+    check_plain(layer)
     weights = layer.get_weights()
     if len(names) != len(weights):
         raise ValueError(f"{name_of(layer)} has {len(weights)} weights instead of {len(names)}: call it once to build it")

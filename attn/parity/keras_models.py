@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attn.models.classifier import Classifier, ClassifierConfig
-from attn.parity.keras_layers import kind_of, name_of, read, require, write
+from attn.parity.keras_layers import check_plain, kind_of, name_of, read, require, write
 from attn.parity.trees import Arrays, unflatten
 
 _TOLERANCE = 1e-3  # relative to the largest log probability, with the random weights of _check_outputs
@@ -75,6 +75,7 @@ def _layers_by_kind(model: Any) -> dict[str, list[Any]]:
     def visit(layer: Any) -> None:
         kind = kind_of(layer)
         if kind in by_kind:
+            check_plain(layer)
             by_kind[kind].append(layer)
         elif inner := list(layer._flatten_layers(include_self=False, recursive=False)):
             for x in inner:

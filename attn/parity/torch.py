@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from attn.layers.keras import MultiHeadAttention
+from attn.parity.state_dict import check_plain, class_of, select, unwrapped
 from attn.parity.trees import Arrays, check_like, check_shapes, flatten, parameters, unflatten, width
 
 _MODULE = "torch.nn.MultiheadAttention"
+_CLASS = "torch.nn.modules.activation.MultiheadAttention"
 _PROJECTIONS = ("query", "key", "value")
 _UNPACKED: tuple[str, ...] = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
-def from_torch(module: Any, *, num_heads: int | None = None) -> tuple[MultiHeadAttention, dict[str, Any]]:
+def from_torch(module: Any, *, num_heads: int | None = None, prefix: str = "") -> tuple[MultiHeadAttention, dict[str, Any]]:
     """Converts a PyTorch attention module, or its `state_dict`, to our layer and its parameters.
 
     The layer computes what the module computes, with these differences:
@@ -35,19 +37,21 @@ def from_torch(module: Any, *, num_heads: int | None = None) -> tuple[MultiHeadA
         then PyTorch is not needed. A state_dict contains neither the dropout rate, which is then set to 0, nor
         `add_zero_attn`.
       num_heads: the number of heads; must be given with a state_dict, which does not contain it.
+      prefix: of the names in the state_dict of a larger model, such as "encoder.layers.0.self_attn".
 
     Returns:
       The layer and its `{"params": ...}`: NumPy arrays, copied, in the module's dtype.
 
     Raises:
-      ValueError: one line, for `add_bias_kv`, `add_zero_attn`, another class, and names or shapes that are not those of the
-        module.
+      ValueError: one line, for `add_bias_kv`, `add_zero_attn`, another class, names or shapes that are not those of the
+        module, weights without values or that NumPy cannot hold, and a module that is pruned, parametrized, quantized or has
+        an adapter. A compiled or data-parallel module is that inside of it.
 
     Example:
       >>> layer, params = attn.parity.from_torch(module)
       >>> output = layer.apply(params, query, value, key)
     """
-    weights, num_heads, dropout = _read(module, num_heads)
+    weights, num_heads, dropout = _read(module, num_heads, prefix)
     for name in ("bias_k", "bias_v"):
         if name in weights:
             raise ValueError(f"add_bias_kv=True ({name}) is not supported: only False can be converted")
@@ -80,22 +84,28 @@ def to_torch(params: Any, module: Any) -> Any:
     arrays = parameters(params)
     _, variables = from_torch(module)
     check_like(arrays, flatten(variables["params"]), "the module")
-    targets = dict(module.named_parameters())
+    targets = dict(unwrapped(module).named_parameters())
     for name, array in _to_rows(arrays, packed="in_proj_weight" in targets).items():
         exact = array if array.dtype.kind == "f" else array.astype(np.float32)  # bfloat16: PyTorch reads no such array
         targets[name].detach().copy_(targets[name].new_tensor(exact))
     return module
 
 
-def _read(module: Any, num_heads: int | None) -> tuple[Mapping[str, Any], int, float]:
+def _read(module: Any, num_heads: int | None, prefix: str) -> tuple[Mapping[str, Any], int, float]:
     """The state_dict, the number of heads and the dropout rate; `module` may be the state_dict."""
+    if prefix and not isinstance(module, Mapping):
+        raise ValueError(f"prefix={prefix!r} is for a state_dict: pass the attention module itself")
+    module = unwrapped(module)
     if isinstance(module, Mapping):
         if num_heads is None:
             raise ValueError("num_heads=None: it must be given with a state_dict, which does not contain it")
-        return module, num_heads, 0.0
-    name = f"{type(module).__module__}.{type(module).__qualname__}"
-    if name != "torch.nn.modules.activation.MultiheadAttention":  # a subclass may compute anything
-        raise ValueError(f"module is a {name}, not a {_MODULE} or its state_dict")
+        return select(module, prefix, ("in_proj_weight", *_UNPACKED)), num_heads, 0.0
+    if hasattr(module, "state_dict"):
+        check_plain(module.state_dict())
+    if class_of(module) != _CLASS:  # a subclass may compute anything
+        inside = [name for name, x in getattr(module, "named_modules", dict)() if class_of(x) == _CLASS]
+        hint = f"; it has one, module.{inside[0]}" if inside else ""
+        raise ValueError(f"module is a {class_of(module)}, not a {_MODULE} or its state_dict{hint}")
     if module.add_zero_attn:
         raise ValueError("add_zero_attn=True is not supported: only False can be converted")
     if num_heads not in (None, module.num_heads):

@@ -47,10 +47,17 @@ def as_array(name: str, x: Any) -> np.ndarray:
     if type(x).__name__.startswith("Uninitialized"):
         raise ValueError(f"{name} has no values yet: call its module once first")
     if hasattr(x, "detach"):
+        if x.is_meta:
+            raise ValueError(f"{name} is on the meta device and has no values: load them first")
+        if x.is_quantized or str(x.layout) != "torch.strided":
+            raise ValueError(f"{name} is {'quantized' if x.is_quantized else 'sparse'}: it must be a dense array of floats")
         x = x.detach().cpu()
         if str(x.dtype) == "torch.bfloat16":  # numpy() raises for it; float32 represents each of its values
             return x.float().numpy().astype(jnp.bfloat16)
-        x = x.numpy()
+        try:
+            x = x.numpy()
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(f"{name} is {type(x).__name__} of {x.dtype}: NumPy cannot hold it") from error
     if not hasattr(x, "dtype"):
         raise ValueError(f"{name} is a {type(x).__name__}, not an array")
     return np.array(x, order="C")
