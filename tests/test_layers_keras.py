@@ -241,3 +241,41 @@ def test_dropout_without_an_rng_and_inputs_of_another_batch_are_refused():
         layer.apply({}, *HAND, deterministic=False)
     with pytest.raises(ValueError, match=r"value \(3, 2, 2\) and query \(1, 2, 2\) differ in an axis"):
         layer.apply({}, HAND[0], np.ones((3, 2, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [keras.AdditiveAttention(dropout=0.5), keras.MultiHeadAttention(2, 3, dropout=0.5), keras.TransformerBlock(2, 3, 4, 0.5)],
+)
+def test_dropout_does_not_change_fresh_parameters(layer):
+    """With one key for everything, linen derives each key from the number of keys before it."""
+    inputs = HAND[:1] if isinstance(layer, keras.TransformerBlock) else HAND
+    expected = jax.jit(layer.init)(jax.random.key(3), *inputs)
+    found = jax.jit(functools.partial(layer.init, deterministic=False))(jax.random.key(3), *inputs)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert np.ptp(jax.tree.leaves(expected)[-1]) > 0
+
+
+@pytest.mark.parametrize("layer", [keras.Attention(), keras.MultiHeadAttention(2, 3)])
+def test_nan_reaches_no_mean_over_no_query(layer):
+    query, value, _ = HAND
+    variables = jax.tree.map(lambda leaf: leaf + 0.1, layer.init(jax.random.key(0), query, value))
+    over = np.array([[False, False], [True, False]])
+    inputs = [np.concatenate([np.full_like(x, np.nan), x]) for x in (query, value)]
+    found = np.asarray(layer.apply(variables, *inputs, over=over, method="mean"))
+    assert not found[0].any()
+    np.testing.assert_allclose(found[1], np.asarray(layer.apply(variables, query, value))[0, 0], rtol=1e-6)
+
+
+def test_the_mean_and_the_scores_refuse_as_a_call_does():
+    layer = keras.MultiHeadAttention(2, 3)
+    for method in ("mean", "attention_scores"):
+        init = functools.partial(layer.init, jax.random.key(0), method=method)
+        with pytest.raises(TypeError, match=r"^MultiHeadAttention has no argument 'training': use deterministic=False"):
+            init(*HAND, training=True)
+        with pytest.raises(
+            TypeError, match=r"^MultiHeadAttention has no argument 'mask': use query_mask, value_mask and key_mask"
+        ):
+            init(*HAND, mask=np.ones((1, 2), bool))
+        with pytest.raises(TypeError, match=r"^MultiHeadAttention needs value"):
+            init(HAND[0])
