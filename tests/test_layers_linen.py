@@ -1,12 +1,16 @@
 """linen's tools and lifts around every layer and model: `tabulate`, captures, interceptors, `nn.remat`, `nn.scan`, …."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from every_layer import FLAGGED, OTHERS, RNGS, H, N, T, X, initialised
 from flax import linen as nn
 
+from attn.kernels.selection import record_selections
 from attn.layers import keras
+from attn.layers.keras.base import AttentionLayer
 from attn.positions import Relative, rotary
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -85,3 +89,32 @@ def test_the_causal_flag_and_positions_are_fields_or_arguments():
     layer, variables = initialised(keras.MultiHeadAttention, {"num_heads": N, "key_dim": H, "dropout": 0.5}, (X, X))
     scores = layer.clone(deterministic=False).apply(variables, X, X, method="attention_scores")
     np.testing.assert_array_equal(scores, layer.apply(variables, X, X, method="attention_scores"))
+
+
+@pytest.mark.parametrize("implementation", ["dense", "chunked", "chunked_autodiff"])
+@pytest.mark.parametrize("name", [name for name in FLAGGED if "Norm" not in name and "Encoding" not in name])
+def test_the_implementation_of_a_layer_is_what_runs(name, implementation):
+    cls, fields, inputs = FLAGGED[name]
+    if "config" in fields:
+        fields = {"config": dataclasses.replace(fields["config"], implementation=implementation)}
+    else:
+        fields = fields | {"implementation": implementation}
+        if implementation != "dense":
+            fields["block"] = (2, 3)
+    layer = cls(**fields)
+    methods = ["__call__", "mean"] if isinstance(layer, AttentionLayer) else ["__call__"]
+    for method in methods:
+        with record_selections() as choices:
+            jax.eval_shape(lambda *x, method=method: layer.init(RNGS, *x, method=method), *inputs)
+        assert choices
+        assert {choice.implementation for choice in choices} == {implementation}
+        if "block" in fields:
+            assert {(choice.block.query, choice.block.key) for choice in choices if choice.block} == {(2, 3)}
+
+
+def test_a_traced_flag_needs_the_rng_of_dropout():
+    for name in ("keras.TransformerBlock", "d2l.MultiHeadAttention", "Classifier transformer"):
+        cls, fields, inputs = FLAGGED[name]
+        layer, variables = initialised(cls, fields, inputs)
+        with pytest.raises(ValueError, match="deterministic is traced: without the rng named 'dropout' it must be static"):
+            jax.jit(lambda flag, layer=layer: layer.apply(variables, *inputs, deterministic=flag))(True)  # noqa: B023

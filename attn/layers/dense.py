@@ -67,6 +67,8 @@ class Dropout(nn.Module):
         traced = isinstance(self.deterministic, jax.Array)
         if self.rate == 0 or (not traced and self.deterministic):
             return x
+        if traced and not (self.has_rng("dropout") or self.has_rng("params")):
+            raise ValueError("deterministic is traced: without the rng named 'dropout' it must be static, such as a field")
         rate = float(self.rate)  # a number of NumPy would change the dtype of x
         keep = bernoulli(self.make_rng("dropout"), 1 - rate, x.shape)
         kept = jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
