@@ -12,7 +12,6 @@ from attn.kernels import pooled as pooled_kernel
 from attn.kernels.chunked import attention as chunked
 from attn.kernels.chunked import autodiff
 from attn.kernels.explicit_mesh import with_automatic_axes
-from attn.kernels.forward_mode import explain_forward_mode_errors
 from attn.kernels.fused import attention as fused
 from attn.kernels.inputs import Inputs
 from attn.kernels.masking import clean_unweighted_queries
@@ -86,7 +85,7 @@ def attend(
         query and key alone: not of the implementation, the block, a shard or a microbatch (see `dropout_offset`).
       dropout_offset: index of the first batch row in the whole, or (batch, head), for shards and under `jax.vmap`.
       implementation: "dense" is the definition, O(T · S) memory. "chunked" is linear in memory, with a backward pass of
-        its own; forward mode needs "chunked_autodiff", its plainly differentiated twin. "fused" is a vendor's kernel
+        its own; forward mode goes through "chunked_autodiff", its twin, which JAX differentiates. "fused" is a vendor's kernel
         (cuDNN, splash attention), with first derivatives in reverse mode alone.
         "auto" takes the fastest that honours every argument; `attn.explain` tells which.
       block: queries and keys in a tile of "chunked", one int or two. None lets the library choose.
@@ -169,8 +168,7 @@ def attend_pooled(
         inputs = clean_unweighted_queries(inputs, weights)
         explanation = record(select_pooled(query, key, value, options, inputs, implementation, block))
         if explanation.implementation == "pooled" and not sizes.empty:
-            with explain_forward_mode_errors():
-                output = _run_pooled(inputs, weights)
+            output = _run_pooled(inputs, weights)
             return output.reshape(*sizes.batch, sizes.N, value.shape[-1]).astype(value.dtype)
         output = _outputs(query, key, value, options, inputs, sizes, explanation)
         weights = weights.reshape(*sizes.batch, sizes.T)[..., None, None]
@@ -251,7 +249,7 @@ def explain(
       >>> print(attn.explain(query, key, value, causal=True))
       chunked, tiles of 256 queries by 256 keys
         not fused: needs an NVIDIA GPU or a TPU: this is cpu
-        not chunked_autodiff: 'chunked' computes the same faster; this one is for forward mode, jax.jvp and jax.jacfwd
+        not chunked_autodiff: 'chunked' computes the same, with a faster backward pass
         not dense: it keeps all T × S weights, and is slower
     """
     explanations = []
@@ -273,8 +271,7 @@ def _outputs(
     if explanation.implementation == "fused":
         block = choose_block(inputs, None)
         return fused.attention(query, key, value, options, inputs, lambda: _run(inputs, sizes, "chunked", block))
-    with explain_forward_mode_errors():
-        return _run(inputs, sizes, explanation.implementation, explanation.block).astype(value.dtype)
+    return _run(inputs, sizes, explanation.implementation, explanation.block).astype(value.dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("sizes", "implementation", "block"))

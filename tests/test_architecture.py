@@ -22,7 +22,7 @@ PARTS = [
     ["kernels/program_keys"],
     ["kernels/closures"],
     ["kernels/inputs"],
-    ["kernels/forward_mode", "kernels/masking"],
+    ["kernels/differentiation", "kernels/masking"],
     ["kernels/tiles", "kernels/validation"],
     ["kernels/explicit_mesh"],
     ["kernels/chunked", "kernels/dense", "kernels/fused"],

@@ -5,13 +5,11 @@ Backward, all queries receive the same gradient up to the factor w_t, so the gra
 two products of T × S numbers in the forward pass one remains, and of the five in the backward pass three.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
+from attn.kernels import differentiation
 from attn.kernels.chunked import attention as chunked
-from attn.kernels.forward_mode import forbid_forward_mode
 from attn.kernels.inputs import Inputs
 from attn.kernels.manual_axes import match_varying
 from attn.kernels.tiles.dropout import apply_dropout, dropout_factor
@@ -37,19 +35,18 @@ def unsupported(inputs: Inputs) -> str | None:
 
 def attention(inputs: Inputs, query_weights: Array) -> Array:
     """`[B, K, R, V]` for `query_weights` `[B, T]`; a query of weight 0 must be finite."""
-    marked = forbid_forward_mode((inputs, query_weights))
-    return _attention(*match_varying(marked, marked))
+    both = inputs, query_weights
+    return differentiation.apply(_KERNEL, None, match_varying(both, both))
 
 
-def _forward(inputs: Inputs, query_weights: Array):
+def _forward(inputs: Inputs, query_weights: Array) -> tuple[Array, Array]:
     tile, indices = slice_tile(inputs, Offset(), full_block(inputs))
     weights, norm, _ = _unnormalized_weights(inputs, tile_logits(tile, indices, tile_mask(inputs, tile, indices), None))
     received = jnp.einsum("bkrt,bkrts->bkrs", query_weights[:, None, None] / norm, apply_dropout(tile, indices, weights))
-    return jnp.einsum("bkrs,bksv->bkrv", received, tile.value), (inputs, query_weights, received)
+    return jnp.einsum("bkrs,bksv->bkrv", received, tile.value), received
 
 
-def _backward(residuals, gradient: Array):
-    inputs, query_weights, received = residuals
+def _backward(inputs: Inputs, query_weights: Array, received: Array, gradient: Array) -> tuple[Inputs, Array]:
     tile, indices = slice_tile(inputs, Offset(), full_block(inputs))
     allowed = tile_mask(inputs, tile, indices)
     logits, pull = logits_vjp(tile, indices, allowed, None)
@@ -73,9 +70,11 @@ def _backward(residuals, gradient: Array):
     return cotangent, jnp.sum(mean, axis=(1, 2)).astype(query_weights.dtype)
 
 
-_attention: Callable[[Inputs, Array], Array]
-_attention = jax.custom_vjp(lambda inputs, query_weights: _forward(inputs, query_weights)[0])
-_attention.defvjp(_forward, _backward)
+_KERNEL = differentiation.Kernel(
+    forward=lambda _, both: _forward(*both),
+    backward=lambda _, both, received, gradient: _backward(*both, received, gradient),
+    twin=lambda _, both: _forward(*both)[0],
+)
 
 
 def _unnormalized_weights(inputs: Inputs, logits: Tile) -> tuple[Tile, Array, Array | None]:

@@ -70,7 +70,7 @@ def select(
     }
     if implementation == "auto":
         slower = {
-            "chunked_autodiff": "'chunked' computes the same faster; this one is for forward mode, jax.jvp and jax.jacfwd",
+            "chunked_autodiff": "'chunked' computes the same, with a faster backward pass",
             "dense": "it keeps all T × S weights, and is slower",
         }
         implementation = next(name for name in IMPLEMENTATIONS if unsupported[name] is None and name != "chunked_autodiff")

@@ -1,24 +1,19 @@
 """The definition tile by tile: linear memory forward and backward, equal to `dense` up to rounding.
 
 One loop visits the tiles. Tiles that causality or the window leave empty are not in its list; tiles that other masks leave
-empty are skipped when the program runs. First derivatives in reverse mode, and forward over reverse; `jax.jvp` needs
+empty are skipped when the program runs. Reverse mode has a backward pass of its own; forward mode differentiates the twin
 `attn.kernels.chunked.autodiff`.
 """
 
-from collections.abc import Callable
-
-import jax
-
+from attn.kernels import differentiation
+from attn.kernels.chunked import autodiff
 from attn.kernels.chunked.backward import backward
 from attn.kernels.chunked.forward import Normalization, forward
-from attn.kernels.forward_mode import forbid_forward_mode
 from attn.kernels.inputs import Inputs
 from attn.kernels.manual_axes import match_varying
 from attn.kernels.tiles.slices import pad_to_blocks
 from attn.kernels.tiles.tiling import Block
 from attn.shapes import Array
-
-_Residuals = tuple[Inputs, Array, Normalization]
 
 
 def unsupported(inputs: Inputs) -> str | None:
@@ -31,20 +26,22 @@ def unsupported(inputs: Inputs) -> str | None:
 def attention(inputs: Inputs, block: Block) -> tuple[Array, Array]:
     """The output `[B, K, R, T, V]` and the log-sum-exp `[B, K, R, T]` of the keys alone, without the sink."""
     queries = inputs.query.shape[3]
-    padded = forbid_forward_mode(pad_to_blocks(inputs, block))
-    output, lse = _attention(block, match_varying(padded, padded))
+    padded = pad_to_blocks(inputs, block)
+    output, lse = differentiation.apply(_KERNEL, block, match_varying(padded, padded))
     return output[..., :queries, :], lse[..., :queries]
 
 
-def _forward(block: Block, inputs: Inputs) -> tuple[tuple[Array, Array], _Residuals]:
+def _forward(block: Block, inputs: Inputs) -> tuple[tuple[Array, Array], tuple[Array, Normalization]]:
     output, lse, normalization = forward(inputs, block)
-    return (output, lse), (inputs, output, normalization)
+    return (output, lse), (output, normalization)
 
 
-def _backward(block: Block, residuals: _Residuals, cotangents: tuple[Array, Array]) -> tuple[Inputs]:
-    return (backward(block, *residuals, *cotangents),)
+def _backward(block: Block, inputs: Inputs, residuals: tuple[Array, Normalization], cotangents: tuple[Array, Array]) -> Inputs:
+    return backward(block, inputs, *residuals, *cotangents)
 
 
-_attention: Callable[[Block, Inputs], tuple[Array, Array]]
-_attention = jax.custom_vjp(lambda block, inputs: _forward(block, inputs)[0], nondiff_argnums=(0,))
-_attention.defvjp(_forward, _backward)
+_KERNEL = differentiation.Kernel(
+    _forward,
+    _backward,
+    twin=lambda block, inputs: autodiff.attention(inputs, block),
+)
