@@ -73,7 +73,9 @@ def _(primals, tangents):
 @entmax15.defjvp
 def _(primals, tangents):
     weights = entmax15(*primals)
-    return weights, _tangent(jnp.sqrt(weights), *tangents)
+    attended = weights > 0  # the root has no derivative at 0, which a second derivative would need
+    slopes = jnp.where(attended, jnp.sqrt(jnp.where(attended, weights, 1)), 0)
+    return weights, _tangent(slopes, *tangents)
 
 
 NORMALIZERS: dict[str, Callable[..., Array]] = {
