@@ -13,7 +13,13 @@ import pytest
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 ROOT = Path(__file__).parent.parent
-RUN = ("README.md", "docs/contract.md", "docs/layers.md", "docs/nnx.md")  # docs/which-attention.md has a test of its own
+RUN = (
+    "README.md",
+    "docs/contract.md",
+    "docs/layers.md",
+    "docs/nnx.md",
+    "docs/transformations.md",
+)  # docs/which-attention.md has a test of its own
 
 
 def examples(page: str) -> list[tuple[str, str | None]]:

@@ -8,12 +8,13 @@ import math
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.export import is_symbolic_dim
 
 from attn._dtypes import at_least_float32
 from attn._validation import check_positive_ints
 from attn.layers import flags
 from attn.layers.d2l import MultiHeadAttention, WithAttention, WithDropout
-from attn.layers.dense import Dropout, promoting
+from attn.layers.dense import Dropout, Embed, promoting
 from attn.positions import sinusoidal
 from attn.shapes import Array, Tokens
 
@@ -47,9 +48,13 @@ class PositionalEncoding(WithDropout):
         """`[B, T, num_hiddens]` to the same shape. Raises ValueError for another last axis, and for T above `max_len`."""
         if X.shape[-1] != self.num_hiddens:
             raise ValueError(f"num_hiddens={self.num_hiddens} is not the last axis of {X.shape}")
-        if (length := X.shape[-2]) > self.max_len:
+        length = X.shape[-2]
+        if is_symbolic_dim(length):
+            table = jnp.take(sinusoidal(self.max_len, self.num_hiddens, interleaved=True), jnp.arange(length), axis=0)
+        elif length > self.max_len:
             raise ValueError(f"X {X.shape} is longer than max_len={self.max_len} positions")
-        table = sinusoidal(length, self.num_hiddens, interleaved=True)
+        else:
+            table = sinusoidal(length, self.num_hiddens, interleaved=True)
         encoded = X.astype(at_least_float32(X.dtype)) + table.reshape((1,) * (X.ndim - 2) + table.shape)
         return Dropout(self.dropout, flags.resolve_deterministic(self, deterministic))(encoded.astype(X.dtype))
 
@@ -173,7 +178,7 @@ class TransformerEncoder(WithAttention):
         super().__post_init__()
 
     def setup(self) -> None:
-        self.embedding = nn.Embed(self.vocab_size, self.num_hiddens)
+        self.embedding = Embed(self.vocab_size, self.num_hiddens)
         self.pos_encoding = PositionalEncoding(self.num_hiddens, self.dropout)
         sizes = self.num_hiddens, self.ffn_num_hiddens, self.num_heads, self.dropout, self.use_bias
         inside = {"implementation": self.implementation, "block": self.block}

@@ -2,11 +2,12 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.export import is_symbolic_dim
 
 from attn._validation import check_positive_ints, check_rate
 from attn.kernels.selection import Implementation
 from attn.layers import flags, initializers
-from attn.layers.dense import Dense, Dropout, promoting
+from attn.layers.dense import Dense, Dropout, Embed, promoting
 from attn.layers.keras.masking import Version
 from attn.layers.keras.multi_head import MultiHeadAttention
 from attn.positions import Relative
@@ -122,12 +123,12 @@ class TokenAndPositionEmbedding(nn.Module):
         if self.max_length is None:
             return x
         length = tokens.shape[-1]
-        if length > self.max_length:
+        if not is_symbolic_dim(length) and length > self.max_length:
             raise ValueError(f"tokens {tokens.shape} are longer than max_length={self.max_length} positions")
         positions = self._table("positions", self.max_length)(jnp.arange(length))
         return x + positions.reshape((1,) * (x.ndim - 2) + positions.shape)
 
     @nn.nowrap
-    def _table(self, name: str, rows: int) -> nn.Embed:
+    def _table(self, name: str, rows: int) -> Embed:
         family = initializers.family(self.initializer or "keras_2.11")
-        return nn.Embed(rows, self.embed_dim, embedding_init=family.embedding, name=name)
+        return Embed(rows, self.embed_dim, embedding_init=family.embedding, name=name)
