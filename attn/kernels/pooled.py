@@ -72,7 +72,7 @@ def _backward(inputs: Inputs, query_weights: Array, received: Array, gradient: A
 
 _KERNEL = differentiation.Kernel(
     forward=lambda _, both: _forward(*both),
-    backward=lambda _, both, received, gradient: _backward(*both, received, gradient),
+    backward=lambda _, both, received, gradient: _backward(both[0], both[1], received, gradient),
     twin=lambda _, both: _forward(*both)[0],
 )
 
