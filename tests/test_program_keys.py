@@ -52,6 +52,10 @@ MAKERS = {
         lambda s, b, h, i, j: jax.lax.scan(lambda carry, _: (with_slope(number)(carry), None), s, None, length=2)[0]
     ),
     "rule with an array": lambda number: lambda s, b, h, i, j: with_slope(np.array([number, 1.0], np.float32)[0])(s),
+    "softplus, whose rule calls itself": lambda number: lambda s, b, h, i, j: jax.nn.softplus(s * number),
+    "relu in a while loop": lambda number: (
+        lambda s, b, h, i, j: jax.lax.while_loop(lambda s: s > number, lambda s: jax.nn.relu(s - 1), s)
+    ),
     "rule of a rule": lambda number: lambda s, b, h, i, j: second_order(number)(s),
 }
 
@@ -61,6 +65,20 @@ def test_equal_functions_made_twice_are_one_program_and_others_are_not(name):
     same, again, other = (program(MAKERS[name](number)) for number in (3.0, 3.0, 5.0))
     assert same == again and hash(same) == hash(again)
     assert same != other
+
+
+def test_rules_of_the_fourth_derivative_are_told_apart():
+    """Two functions that agree in all that is compared as text, and in whose innermost rules they differ."""
+
+    def nested(slope, depth):
+        function = jax.custom_jvp(lambda score: score)
+        inner = with_slope(slope) if depth == 0 else nested(slope, depth - 1)
+        function.defjvp(lambda primals, tangents: (primals[0], tangents[0] * inner(primals[0])))
+        return function
+
+    one, other = (nested(slope, 4) for slope in (3.0, 5.0))
+    assert program(lambda s, b, h, i, j: one(s)) == program(lambda s, b, h, i, j: one(s))
+    assert program(lambda s, b, h, i, j: one(s)) != program(lambda s, b, h, i, j: other(s))
 
 
 def test_nothing_is_compiled_and_nothing_grows_over_many_calls():

@@ -5,6 +5,7 @@ function, nor the derivative rules of `jax.custom_jvp` and `jax.custom_vjp`. The
 compute. So the key of a program is its text, the arrays, and, where it has rules, the key of its gradient.
 """
 
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -39,15 +40,29 @@ class _Identity(NamedTuple):
 def program_key(jaxpr: Jaxpr, consts: Sequence[Any] = (), derivatives: int = _DERIVATIVES) -> tuple[Any, ...]:
     """A hashable value that two jaxprs share if they compute the same values and the same derivatives."""
     found = list(_unprinted(jaxpr))
-    key = str(jaxpr), *map(_array_key, consts), *(thing for thing in found if thing is not _RULE)
-    return (*key, *_gradient_key(jaxpr, consts, derivatives)) if _RULE in found else key
+    rules = tuple(_Identity(_innermost(thing.function)) for thing in found if isinstance(thing, _Rule))
+    key = str(jaxpr), *map(_array_key, consts), *(thing for thing in found if not isinstance(thing, _Rule))
+    return (*key, *_gradient_key(jaxpr, consts, derivatives, rules)) if rules else key
 
 
-_RULE = object()  # stands for a derivative rule
+class _Rule(NamedTuple):
+    """A derivative rule, as a parameter of an equation holds it."""
+
+    function: Any
+
+
+def _innermost(function: Any) -> Any:
+    """The function that the caller wrote, inside of those in which JAX wraps it anew in each trace."""
+    inside = function.f if isinstance(function, WrappedFun) else function
+    if not getattr(inside, "__module__", "").startswith("jax.") or "<locals>" not in getattr(inside, "__qualname__", ""):
+        return inside
+    contents = [cell.cell_contents for cell in inside.__closure__ or ()]
+    wrapped = [x for x in contents if isinstance(x, WrappedFun)] or [x for x in contents if inspect.isfunction(x)]
+    return _innermost(wrapped[0]) if wrapped else inside
 
 
 def _unprinted(jaxpr: Jaxpr) -> Iterator[Any]:
-    """What the text of a jaxpr omits: meshes, arrays of inner functions, and `_RULE` for each function."""
+    """What the text of a jaxpr omits: meshes, arrays of inner functions, and derivative rules."""
     for equation in jaxpr.eqns:
         for value in equation.params.values():
             yield from _unprinted_parameter(value)
@@ -65,18 +80,21 @@ def _unprinted_parameter(value: Any) -> Iterator[Any]:
     elif isinstance(value, Mesh | AbstractMesh):
         yield value
     elif isinstance(value, WrappedFun) or (callable(value) and not isinstance(value, type)):
-        yield _RULE
+        yield _Rule(value)
 
 
-def _gradient_key(jaxpr: Jaxpr, consts: Sequence[Any], derivatives: int) -> tuple[Any, ...]:
-    """The key of the gradient by all numbers that can have one; empty where there are none, as for a mask."""
+def _gradient_key(jaxpr: Jaxpr, consts: Sequence[Any], derivatives: int, rules: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The key of the gradient by all numbers that can have one; empty where there are none, as for a mask.
+
+    The rules themselves where there is no gradient, or where it has rules however often it is differentiated.
+    """
     variables = [*([] if consts else jaxpr.constvars), *jaxpr.invars]
     examples = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in map(_aval, variables)]
     inputs, outputs = _inexact(variables), _inexact(jaxpr.outvars)
     if not inputs or not outputs:
         return ()
     if derivatives == 0:
-        return (_Identity(jaxpr),)
+        return rules
 
     def gradient(values: list[Any], cotangents: list[Any]) -> Any:
         def function(*chosen: Any) -> list[Any]:
@@ -89,8 +107,8 @@ def _gradient_key(jaxpr: Jaxpr, consts: Sequence[Any], derivatives: int) -> tupl
 
     try:
         closed = jax.make_jaxpr(gradient)(examples, [jaxpr.outvars[i].aval for i in outputs])
-    except Exception:  # whatever the rule raises, it raises again where the gradient is asked for
-        return (_Identity(jaxpr),)
+    except Exception:  # whatever is raised here is raised again where the gradient is asked for
+        return rules
     used, _ = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))  # without the values, which the rule is not part of
     return program_key(used, closed.consts, derivatives - 1)
 
