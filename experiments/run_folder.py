@@ -135,6 +135,8 @@ def read_config(workdir: Path) -> Config:
         content["model"].setdefault("implementation", "auto")  # the first runs had no such field
         config = ConfigDict(content)
         settings.check(config)
+    except UsageError as error:
+        raise _damaged(workdir, ValueError(f"{CONFIG}: {error}")) from None
     except _DAMAGE as error:
         raise _damaged(workdir, error) from None
     return config

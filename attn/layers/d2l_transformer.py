@@ -14,7 +14,7 @@ from attn._dtypes import at_least_float32
 from attn._validation import check_positive_ints
 from attn.layers import flags
 from attn.layers.d2l import MultiHeadAttention, WithAttention, WithDropout
-from attn.layers.dense import Dropout, Embed, promoting
+from attn.layers.dense import Dropout, embed, promoting
 from attn.positions import sinusoidal
 from attn.shapes import Array, Tokens
 
@@ -178,7 +178,7 @@ class TransformerEncoder(WithAttention):
         super().__post_init__()
 
     def setup(self) -> None:
-        self.embedding = Embed(self.vocab_size, self.num_hiddens)
+        self.embedding = nn.Embed(self.vocab_size, self.num_hiddens)
         self.pos_encoding = PositionalEncoding(self.num_hiddens, self.dropout)
         sizes = self.num_hiddens, self.ffn_num_hiddens, self.num_heads, self.dropout, self.use_bias
         inside = {"implementation": self.implementation, "block": self.block}
@@ -187,7 +187,7 @@ class TransformerEncoder(WithAttention):
     def __call__(self, tokens: Tokens, valid_lens: Array | None = None, *, deterministic: flags.Flag | None = None) -> Array:
         """Tokens `[B, T]` to `[B, T, num_hiddens]`. Raises ValueError where T is above 1000."""
         flag = flags.resolve_deterministic(self, deterministic)
-        X = self.pos_encoding(self.embedding(tokens) * math.sqrt(self.num_hiddens), deterministic=flag)
+        X = self.pos_encoding(embed(self.embedding, tokens) * math.sqrt(self.num_hiddens), deterministic=flag)
         for blk in self.blks:
             X = blk(X, valid_lens, deterministic=flag)
         return X

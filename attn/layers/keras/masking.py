@@ -56,5 +56,5 @@ def lowered(mask: Mask | None, causal: Flag, by: float, query: Query, key: Key) 
         lengths = query.shape[-3], key.shape[-3]
         earlier = jnp.tri(*lengths, dtype=bool) | jnp.logical_not(causal)
         mask = combine_masks(mask, earlier.reshape((1,) * (query.ndim - 2) + lengths))
-    dtype = at_least_float32(query.dtype, key.dtype)
+    dtype = at_least_float32(jnp.asarray(query).dtype, jnp.asarray(key).dtype)
     return {} if mask is None else {"bias": jnp.where(mask, jnp.zeros((), dtype), jnp.asarray(-by, dtype))}

@@ -7,7 +7,7 @@ from jax.export import is_symbolic_dim
 from attn._validation import check_positive_ints, check_rate
 from attn.kernels.selection import Implementation
 from attn.layers import flags, initializers
-from attn.layers.dense import Dense, Dropout, Embed, promoting
+from attn.layers.dense import Dense, Dropout, embed, promoting
 from attn.layers.keras.masking import Version
 from attn.layers.keras.multi_head import MultiHeadAttention
 from attn.positions import Relative
@@ -119,7 +119,7 @@ class TokenAndPositionEmbedding(nn.Module):
     @nn.compact
     def __call__(self, tokens: Tokens) -> Array:
         """Tokens `[*B, T]` to `[*B, T, D]`. Raises ValueError where T is more than `max_length`."""
-        x = self._table("tokens", self.vocabulary_size)(tokens)
+        x = embed(self._table("tokens", self.vocabulary_size), tokens)
         if self.max_length is None:
             return x
         length = tokens.shape[-1]
@@ -129,6 +129,6 @@ class TokenAndPositionEmbedding(nn.Module):
         return x + positions.reshape((1,) * (x.ndim - 2) + positions.shape)
 
     @nn.nowrap
-    def _table(self, name: str, rows: int) -> Embed:
+    def _table(self, name: str, rows: int) -> nn.Embed:
         family = initializers.family(self.initializer or "keras_2.11")
-        return Embed(rows, self.embed_dim, embedding_init=family.embedding, name=name)
+        return nn.Embed(rows, self.embed_dim, embedding_init=family.embedding, name=name)
