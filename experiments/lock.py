@@ -1,0 +1,88 @@
+"""One run folder, one writer: a lock that the kernel drops when its process ends, however it ends.
+
+Imports the standard library only, so that a second process is told within a fraction of a second.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from experiments.errors import Refusal, UsageError
+
+LOCK = "LOCK"  # it stays in the folder: removing it would let two processes lock two files of the same name
+_PATIENCE = 0.2  # seconds, in which a process that only looks whether the folder is in use has gone
+
+
+class Busy(Refusal):
+    """Another process writes to the run folder."""
+
+    exit_code = 5
+
+
+def refuse_if_busy(workdir: Path) -> None:
+    """Raises Busy if another process writes to a run folder. Creates nothing."""
+    try:
+        descriptor = os.open(workdir / LOCK, os.O_RDONLY)
+    except OSError:
+        return  # nobody has ever locked it, or it cannot be read: `hold` will say so
+    try:
+        _lock(descriptor, fcntl.LOCK_SH, workdir)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def hold(workdir: Path) -> Iterator[None]:
+    """Holds the lock of a run folder that exists.
+
+    Args:
+      workdir: The run folder.
+
+    Raises:
+      Busy: Another process holds it. Names its process, its host and since when.
+      UsageError: The folder cannot be written.
+    """
+    try:
+        descriptor = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}") from None
+    try:
+        _lock(descriptor, fcntl.LOCK_EX, workdir)
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def utc_now() -> str:
+    """Returns the time in UTC, as "2026-11-26T15:04:05Z"."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _lock(descriptor: int, kind: int, workdir: Path) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise Busy(f"--workdir={workdir} is in use{_by(descriptor)}") from None
+        except OSError as error:  # a file system without locks
+            raise UsageError(f"--workdir={workdir} cannot be locked: {error.strerror}") from None
+        time.sleep(0.01)
+
+
+def _by(descriptor: int) -> str:
+    try:
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+        return f" by process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (ValueError, KeyError, TypeError):  # it is being written
+        return " by another process"
