@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 
-def keras_adam(learning_rate: float = 1e-3, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7):
+def keras_adam(learning_rate: optax.ScalarOrSchedule = 1e-3, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7):
     """`keras.optimizers.Adam` (2.11 to 3.15), which differs from `optax.adam` in where epsilon is added.
 
     Keras adds epsilon to the uncorrected root (the "epsilon hat" of Kingma and Ba 2015, end of section 2):
@@ -16,6 +16,8 @@ def keras_adam(learning_rate: float = 1e-3, beta_1: float = 0.9, beta_2: float =
         gradient   1e-8    1e-7    1e-6    1e-5    1e-3
         Keras      .0032   .0307   .2403   .7597   .9968
         optax      .0909   .5000   .9091   .9901   .9999
+
+    `learning_rate` is a number, or a schedule of optax: a function of the number of steps done.
     """
 
     def init(params):
@@ -27,7 +29,8 @@ def keras_adam(learning_rate: float = 1e-3, beta_1: float = 0.9, beta_2: float =
         count = state.count + 1
         mu = jax.tree.map(lambda m, g: m + (g - m) * (1 - beta_1), state.mu, updates)
         nu = jax.tree.map(lambda v, g: v + (g * g - v) * (1 - beta_2), state.nu, updates)
-        rate = learning_rate * jnp.sqrt(1 - beta_2**count) / (1 - beta_1**count)
+        current = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        rate = current * jnp.sqrt(1 - beta_2**count) / (1 - beta_1**count)
         steps = jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + epsilon), mu, nu)
         return steps, optax.ScaleByAdamState(count, mu=mu, nu=nu)
 

@@ -12,8 +12,19 @@ def defaults(data: str) -> Any:
     config.seed = 0
     config.epochs = 10
     config.batch_size = 512  # examples; the last batch of an epoch may be smaller
-    config.learning_rate = 1e-3  # of attn.keras_adam
+    config.patience = placeholder(int)  # epochs without a better val_accuracy after which training stops; None: never
+
+    config.optimizer = "keras_adam"  # keras_adam | adamw | sgd
+    config.learning_rate = 1e-3  # the highest, after the warm-up
+    config.schedule = "constant"  # constant | cosine: to 0 at the last step
+    config.warmup_steps = 0  # in which the learning rate rises from 0
+    config.weight_decay = 0.0  # adamw only
+    config.momentum = 0.0  # sgd only
+
+    # These three and data.dir change no result.
+    config.devices = placeholder(int)  # how many; None: all
     config.steps_per_call = placeholder(int)  # steps of one compiled call; None: as many as take about a second
+    config.checkpoint_every = placeholder(int)  # steps; None: as often as saving takes a hundredth of the time
 
     config.data = ConfigDict()
     config.data.name = data  # imdb | verdicts

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import optax
 
 import attn
 from attn.kernels import selection
@@ -11,6 +12,7 @@ from attn.models.classifier import Classifier
 from experiments import settings, steps
 from experiments.data.corpus import Corpus
 from experiments.data.tokenizer import Tokenizer
+from experiments.errors import UsageError
 from experiments.settings import Config
 
 
@@ -39,6 +41,28 @@ def attention_of(model: Classifier) -> list[str]:
     return [str(explanation).partition("\n")[0] for explanation in choices]
 
 
-def build_plan(config: Config, model: Classifier) -> steps.Plan:
-    """Returns the plan for which the programs of a run are compiled."""
-    return steps.make_plan(model, attn.keras_adam(config.learning_rate), config.batch_size)
+def build_plan(config: Config, model: Classifier, examples: int) -> steps.Plan:
+    """Returns the plan for which the programs of a run are compiled, with so many examples to train on."""
+    steps_in_all = config.epochs * -(-examples // config.batch_size)
+    return steps.make_plan(model, build_optimizer(config, steps_in_all), config.batch_size)
+
+
+def build_optimizer(config: Config, steps_in_all: int) -> optax.GradientTransformation:
+    """Returns the optimizer of a run of so many steps."""
+    rate = _learning_rate(config, steps_in_all)
+    if config.optimizer == "adamw":
+        return optax.adamw(rate, weight_decay=config.weight_decay)
+    if config.optimizer == "sgd":
+        return optax.sgd(rate, momentum=config.momentum or None)
+    return attn.keras_adam(rate)
+
+
+def _learning_rate(config: Config, steps_in_all: int) -> optax.ScalarOrSchedule:
+    """Returns the learning rate at each step. The step after the warm-up is the first one with the full rate."""
+    if config.schedule == "cosine":
+        if config.warmup_steps >= steps_in_all:
+            raise UsageError(f"config.warmup_steps={config.warmup_steps} must be less than the {steps_in_all} steps of the run")
+        return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup_steps, steps_in_all)
+    if config.warmup_steps:
+        return optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
+    return config.learning_rate

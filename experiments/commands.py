@@ -119,9 +119,9 @@ def _evaluate(arguments: list[str]) -> None:
     values, _ = _parse(arguments, workdir=None, split="validation")
     if values.split not in ("validation", "test"):
         raise UsageError(f"--split={values.split} must be validation or test")
-    from experiments import train
+    from experiments import evaluation
 
-    print(json.dumps(train.evaluate(_workdir(values), values.split)))
+    print(json.dumps(evaluation.evaluate(_workdir(values), values.split)))
 
 
 def _predict(arguments: list[str]) -> None:

@@ -39,7 +39,7 @@ def refuse_if_busy(workdir: Path) -> None:
 
 @contextlib.contextmanager
 def hold(workdir: Path) -> Iterator[None]:
-    """Holds the lock of a run folder that exists.
+    """Holds the lock of a run folder that exists. If the block fails in an empty folder, the file of the lock goes again.
 
     Args:
       workdir: The run folder.
@@ -48,17 +48,34 @@ def hold(workdir: Path) -> Iterator[None]:
       Busy: Another process holds it. Names its process, its host and since when.
       UsageError: The folder cannot be written.
     """
+    descriptor = _locked(workdir)
     try:
-        descriptor = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}") from None
-    try:
-        _lock(descriptor, fcntl.LOCK_EX, workdir)
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
         yield
+    except BaseException:
+        if [path.name for path in workdir.iterdir()] == [LOCK]:
+            (workdir / LOCK).unlink()
+        raise
     finally:
+        os.close(descriptor)
+
+
+def _locked(workdir: Path) -> int:
+    """Returns the descriptor of the locked file, which nobody has removed before it was locked."""
+    while True:
+        try:
+            descriptor = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}") from None
+        try:
+            _lock(descriptor, fcntl.LOCK_EX, workdir)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
         os.close(descriptor)
 
 

@@ -3,10 +3,11 @@
 import functools
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from experiments import run_folder
+from experiments import files, run_folder
 from experiments.steps import Sums
 
 _WITH_EVALUATION = 1.2  # an epoch's training and evaluation over its training alone, on IMDB
@@ -22,13 +23,23 @@ def duration(seconds: float) -> str:
 class Metrics:
     """Writes one row per epoch to `metrics.jsonl` and to TensorBoard. A context manager.
 
+    Both are written anew from the rows of the position where an attempt starts, so that they never hold later ones.
+
     Args:
       workdir: The run folder.
+      rows: The rows so far.
+      times: When each of them was written, in seconds since 1970.
+
+    Raises:
+      OSError: They cannot be written.
     """
 
-    def __init__(self, workdir: Path):
-        self._file = (workdir / run_folder.METRICS).open("w")
-        self._folder = workdir / run_folder.BOARD
+    def __init__(self, workdir: Path, rows: Sequence[dict[str, Any]] = (), times: Sequence[float] = ()):
+        self._folder, self._earlier = workdir / run_folder.BOARD, list(zip(rows, times, strict=True))
+        files.write_whole(workdir / run_folder.METRICS, "".join(map(_line, rows)))
+        self._file = (workdir / run_folder.METRICS).open("a")
+        for events in self._folder.glob("events.*"):
+            events.unlink()
 
     def __enter__(self) -> "Metrics":
         return self
@@ -43,15 +54,26 @@ class Metrics:
         """Created with the first row: tensorboardX imports PyTorch if it is installed, which would delay the first step."""
         from tensorboardX import SummaryWriter
 
-        return SummaryWriter(str(self._folder))
+        board = SummaryWriter(str(self._folder))
+        for row, seconds in self._earlier:
+            _add_scalars(board, row, seconds)
+        return board
 
     def write(self, row: dict[str, Any]) -> None:
         """Writes the row of an epoch and flushes it."""
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(_line(row))
         self._file.flush()
-        for name, value in row.items():
-            if name not in ("epoch", "step"):
-                self._board.add_scalar(name, value, row["epoch"])
+        _add_scalars(self._board, row)
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _add_scalars(board: Any, row: dict[str, Any], seconds: float | None = None) -> None:
+    for name, value in row.items():
+        if name not in ("epoch", "step"):
+            board.add_scalar(name, value, row["epoch"], walltime=seconds)
 
 
 class Progress:
@@ -67,6 +89,10 @@ class Progress:
         self._stream = stream or sys.stdout
         self._width = 0
         self._estimated = False
+
+    def say(self, line: str) -> None:
+        """Prints a line about the run."""
+        print(line, file=self._stream, flush=True)
 
     def start(self) -> None:
         """Says when the duration will be known."""

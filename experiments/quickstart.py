@@ -124,7 +124,7 @@ def _introduction(reviews: Sequence[Review]) -> str:
 def _train(model: Model, folder: Path) -> dict[str, Any]:
     config, started = model.config(), time.monotonic()
     if run_folder.is_finished(folder, config):
-        (folder / run_folder.RESULT).unlink()  # a quickstart starts afresh, but replaces nothing except its own runs
+        run_folder.discard(folder)  # a quickstart starts afresh, but replaces nothing except its own runs
     progress = BriefProgress(config.epochs)
     result = train.train(config, folder, model.name, progress)
     said = "" if model.learns else ", as it must be"

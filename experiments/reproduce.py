@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import report, run_folder, settings, train
+from experiments import files, report, run_folder, settings, train
 from experiments.errors import DataError
 from experiments.metrics import duration
 from experiments.settings import Config
@@ -91,7 +91,7 @@ def _finish(run: Planned) -> Finished:
         first = {"config": settings.flatten(config) | {"data.dir": None}, "result": run_folder.read_result(folder)}
         lines = [first, *_complete(folder, run_folder.read_rows(folder), config)]
         entry.parent.mkdir(parents=True, exist_ok=True)
-        run_folder.write_whole(entry, "".join(json.dumps(line) + "\n" for line in lines))
+        files.write_whole(entry, "".join(json.dumps(line) + "\n" for line in lines))
     try:
         first, *rows = map(json.loads, entry.read_text().splitlines())
         return Finished(first["result"], _complete(entry, rows, config))

@@ -1,25 +1,24 @@
-"""The files of a run: how they are written, and how they are read back."""
+"""The files of a run: how a folder is claimed for writing, and how a run is read back."""
 
-import json
+import contextlib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
-from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from attn.models.classifier import Classifier
-from experiments import build, settings
-from experiments.checksum import file_sha256
+from experiments import build, checkpoints, files, lock, position, provenance, settings
 from experiments.data.tokenizer import Tokenizer
 from experiments.errors import DataError, UsageError
 from experiments.settings import Config
 
 CONFIG, METRICS, RESULT, BOARD = "config.json", "metrics.jsonl", "result.json", "tensorboard"
-_PARAMS, _WORDS, _MANIFEST = "checkpoint", "vocabulary.txt", "manifest.json"
+WORDS = "vocabulary.txt"
 
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError)  # reading a damaged folder raises these
 
@@ -31,19 +30,17 @@ class Run(NamedTuple):
     model: Classifier
     params: Any
     tokenizer: Tokenizer
+    corpus_sha256: str  # of the corpus that it was trained on
 
 
 def check(workdir: Path) -> None:
-    """Checks that a run may be written to a folder. Creates nothing.
-
-    Raises:
-      UsageError: The folder cannot be written, or it holds a finished run, which is never overwritten.
-    """
+    """Checks that a folder can be written. Creates nothing. Raises UsageError otherwise."""
     path = workdir.absolute()
     try:
-        if (path / RESULT).exists():
-            raise UsageError(f"--workdir={workdir} holds a finished run: choose another folder, or remove that one")
+        str(path).encode()  # Orbax needs UTF-8
         parent = next(folder for folder in (path, *path.parents) if folder.exists())
+    except UnicodeEncodeError:
+        raise UsageError(f"--workdir={os.fsencode(workdir)!r} must be UTF-8") from None
     except OSError as error:  # for example, a name that is too long
         raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}") from None
     if not parent.is_dir():
@@ -52,87 +49,93 @@ def check(workdir: Path) -> None:
         raise UsageError(f"--workdir={workdir} cannot be written: {parent} is read-only")
 
 
-def start(workdir: Path, config: Config) -> None:
-    """Creates the run folder and writes the config. Raises UsageError as `check` does."""
+@contextlib.contextmanager
+def claim(workdir: Path) -> Iterator[None]:
+    """Creates a run folder and holds its lock. If the block fails before it has written anything, the folder goes again.
+
+    Raises:
+      UsageError: The folder cannot be written.
+      lock.Busy: Another process writes to it.
+    """
     check(workdir)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        for leftover in (workdir / METRICS, *(workdir / BOARD).glob("events.*")):
-            leftover.unlink(missing_ok=True)  # of an interrupted run, which starts again
-        write_json(workdir / CONFIG, config.to_dict())
-    except OSError as error:
+        with files.no_leftovers(workdir), lock.hold(workdir):
+            yield
+    except PermissionError as error:
         raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}") from None
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file, either completely or not at all. Raises ValueError for NaN, which JSON does not have."""
-    write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+def refuse_other(workdir: Path, config: Config) -> None:
+    """Refuses a folder that holds a run of another config. More epochs than the run has are no other config.
+
+    Raises:
+      UsageError: Names all fields that differ.
+      DataError: The folder's config is damaged.
+    """
+    if not (workdir / CONFIG).exists():
+        return
+    here, given = settings.flatten(read_config(workdir)), settings.flatten(config)
+    if differing := settings.differences(here, given, but=("epochs",)):
+        raise UsageError(f"--workdir={workdir} holds a run of another config: {differing}; choose another folder")
+    if here["epochs"] != given["epochs"] and given["schedule"] != "constant":
+        raise UsageError(
+            f"config.epochs={given['epochs']} must be {here['epochs']}, as in --workdir={workdir}: "
+            f"the learning rates of schedule={given['schedule']} depend on it"
+        )
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file either completely or not at all: after an error it is as it was."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+def refuse_other_checkpoint(workdir: Path, config: Config, meta: dict[str, Any]) -> None:
+    """Refuses a checkpoint of another config. Raises UsageError with all fields that differ."""
+    if differing := settings.differences(meta["config"], settings.flatten(config), but=("epochs",)):
+        raise UsageError(f"--workdir={workdir} holds a checkpoint of another config: {differing}")
 
 
-def save(workdir: Path, params: Any, tokenizer: Tokenizer) -> None:
-    """Saves the parameters with Orbax, and the vocabulary, so that predictions need no corpus."""
-    (workdir / _WORDS).write_bytes(b"\n".join(tokenizer.words))
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save((workdir / _PARAMS).absolute(), params, force=True)
-    except ValueError as error:  # Orbax raises this if the disk is full
-        raise OSError(f"{workdir / _PARAMS} cannot be written: {str(error).splitlines()[0]}") from None
-    files = [workdir / CONFIG, workdir / _WORDS, *(path for path in sorted((workdir / _PARAMS).rglob("*")) if path.is_file())]
-    write_json(workdir / _MANIFEST, {path.relative_to(workdir).as_posix(): file_sha256(path) for path in files})
+def open_new(workdir: Path, config: Config, tokenizer: Tokenizer) -> None:
+    """Writes the config and the vocabulary, and removes the result, which is that of fewer epochs. Raises OSError."""
+    (workdir / RESULT).unlink(missing_ok=True)
+    files.write_json(workdir / CONFIG, config.to_dict())
+    files.write_whole(workdir / WORDS, b"\n".join(tokenizer.words))
 
 
-def load(workdir: str | Path) -> Run:
-    """Loads the classifier of a finished run.
+def load(workdir: str | Path, checkpoint: str = "last") -> Run:
+    """Loads the classifier of a run, which may still be training.
 
     Args:
       workdir: The run folder.
+      checkpoint: "last", or "best" for the parameters after the epoch with the highest validation accuracy. A damaged one is
+        reported on stderr, and the one before it is used.
 
     Returns:
       The config, the model, the parameters and the tokenizer.
 
     Raises:
-      UsageError: The folder holds no finished run.
+      UsageError: The folder holds no such checkpoint.
       DataError: A file of the run is missing or damaged.
     """
     workdir = Path(workdir)
-    if not (workdir / RESULT).exists():
-        raise UsageError(f"--workdir={workdir} holds no finished run: {RESULT} is missing")
+    if not (workdir / CONFIG).exists():
+        raise UsageError(f"--workdir={workdir} holds no run: {CONFIG} is missing")
     config = read_config(workdir)
+    _, arrays, meta = checkpoints.read_newest(workdir, checkpoint)
+    refuse_other_checkpoint(workdir, config, meta)
     try:
-        for name, expected in _read_object(workdir / _MANIFEST).items():
-            if file_sha256(workdir / name) != expected:  # Orbax itself restores a flipped bit silently
-                raise ValueError(f"{name} has changed since the run wrote it")
-        sizes = _read_object(workdir / RESULT)
-        words = tuple((workdir / _WORDS).read_bytes().split(b"\n"))
-        tokenizer = Tokenizer(words, sizes["vocabulary_size"], sizes["max_length"])
+        words = tuple((workdir / WORDS).read_bytes().split(b"\n"))
+        tokenizer = Tokenizer(words, meta["vocabulary_size"], meta["max_length"])
+        if tokenizer.sha256 != meta["words_sha256"]:
+            raise ValueError(f"{WORDS} has changed since the run wrote it")
         model = build.build_model(config, tokenizer)
         shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, tokenizer.max_length), jnp.int32))["params"]
-        device = SingleDeviceSharding(jax.local_devices()[0])  # otherwise Orbax needs as many devices as the run had
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
-        with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore((workdir / _PARAMS).absolute(), shapes)
+        params = jax.tree.map(jnp.asarray, position.fitted(shapes, arrays["params"], "params"))
+        return Run(config, model, params, tokenizer, meta["corpus_sha256"])
     except _DAMAGE as error:
         raise _damaged(workdir, error) from None
-    return Run(config, model, params, tokenizer)
 
 
 def read_config(workdir: Path) -> Config:
     """Returns the config with which a run was started, checked again. Raises DataError if it is damaged."""
     try:
-        content = _read_object(workdir / CONFIG)
+        content = settings.with_later_fields(files.read_object(workdir / CONFIG))
         content["model"]["output_dims"] = tuple(content["model"]["output_dims"])  # JSON has no tuples
-        content["model"].setdefault("implementation", "auto")  # the first runs had no such field
         config = ConfigDict(content)
         settings.check(config)
     except UsageError as error:
@@ -140,6 +143,14 @@ def read_config(workdir: Path) -> Config:
     except _DAMAGE as error:
         raise _damaged(workdir, error) from None
     return config
+
+
+def discard(workdir: Path) -> None:
+    """Removes what a run has written to its folder, and nothing else."""
+    for name in (CONFIG, METRICS, RESULT, WORDS, provenance.RUNNING, provenance.ATTEMPTS):
+        (workdir / name).unlink(missing_ok=True)
+    for name in (checkpoints.FOLDER, BOARD):
+        shutil.rmtree(workdir / name, ignore_errors=True)
 
 
 def is_finished(workdir: Path, config: Config) -> bool:
@@ -150,7 +161,7 @@ def is_finished(workdir: Path, config: Config) -> bool:
 def read_result(workdir: Path) -> dict[str, Any]:
     """Returns the content of result.json. Raises DataError if it is damaged."""
     try:
-        return _read_object(workdir / RESULT)
+        return files.read_object(workdir / RESULT)
     except _DAMAGE as error:
         raise _damaged(workdir, error) from None
 
@@ -158,19 +169,9 @@ def read_result(workdir: Path) -> dict[str, Any]:
 def read_rows(workdir: Path) -> list[dict[str, Any]]:
     """Returns the rows of metrics.jsonl, one per epoch. Raises DataError if they are damaged."""
     try:
-        return [json.loads(line) for line in (workdir / METRICS).read_text().splitlines()]
+        return files.read_lines(workdir / METRICS)
     except _DAMAGE as error:
         raise _damaged(workdir, error) from None
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name}: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} is not a JSON object")
-    return content
 
 
 def _damaged(workdir: Path, error: Exception) -> DataError:

@@ -53,8 +53,16 @@ RULES = {
     "seed": _integer(0, 2**31 - 1),
     "epochs": _integer(1, 100_000),
     "batch_size": _integer(1, 1_000_000),
+    "patience": _optional(_integer(1, 100_000)),
+    "optimizer": _choice("keras_adam", "adamw", "sgd"),
     "learning_rate": _number(1e-12, 1e3, "a number from 1e-12 to 1000"),
+    "schedule": _choice("constant", "cosine"),
+    "warmup_steps": _integer(0, 1_000_000_000),
+    "weight_decay": _number(0, 1e3, "a number from 0 to 1000"),
+    "momentum": _number(0, 1, "a number from 0 to 1, excluding 1"),
+    "devices": _optional(_integer(1, 65_536)),
     "steps_per_call": _optional(_integer(1, 1_000_000)),
+    "checkpoint_every": _optional(_integer(1, 1_000_000_000)),
     "data.name": _choice(*CORPORA),
     "data.dir": _optional(Rule("a path", lambda x: type(x) is str and bool(x) and "\0" not in x)),
     "data.vocabulary_size": _optional(_integer(4, 65_536)),
@@ -71,6 +79,18 @@ RULES = {
     "model.dropout_rate": _number(0, 1, "a number from 0 to 1, excluding 1"),
     "model.mask_padding": _FLAG,
     "model.implementation": _choice("auto", *IMPLEMENTATIONS),
+}
+FREE = ("data.dir", "devices", "steps_per_call", "checkpoint_every")  # a run may go on with other values of these
+LATER = {  # fields that the first runs did not have, with the values that all of those had
+    "patience": None,
+    "optimizer": "keras_adam",
+    "schedule": "constant",
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+    "momentum": 0.0,
+    "devices": None,
+    "checkpoint_every": None,
+    "model.implementation": "auto",
 }
 
 GROUPS = ("data", "model")
@@ -134,6 +154,11 @@ def check(config: Config) -> None:
     missing = RULES.keys() - fields.keys()
     if missing:
         raise UsageError(f"config.{min(missing)} is missing: it must be {RULES[min(missing)].text}")
+    for field, optimizer in (("weight_decay", "adamw"), ("momentum", "sgd")):
+        if fields[field] and fields["optimizer"] != optimizer:
+            raise UsageError(
+                f"config.{field}={fields[field]} must be 0 with optimizer={fields['optimizer']}: it is of {optimizer}"
+            )
     model_config(config, vocabulary_size=4, max_length=1)
 
 
@@ -159,12 +184,39 @@ def flatten(config: Config) -> dict[str, Any]:
     return flat
 
 
+def with_later_fields(nested: dict[str, Any]) -> dict[str, Any]:
+    """Returns the nested fields of a config that may be from before some fields existed, with all fields of today."""
+    complete = {name: dict(value) if name in GROUPS else value for name, value in nested.items()}
+    for field, value in LATER.items():
+        group, _, name = field.rpartition(".")
+        (complete[group] if group else complete).setdefault(name, value)
+    return complete
+
+
+def differences(there: dict[str, Any], here: dict[str, Any], but: tuple[str, ...] = ()) -> str:
+    """Compares the flat fields of two configs.
+
+    Args:
+      there: Those of a run.
+      here: Those that are asked for.
+      but: Fields that may differ, beside those of FREE.
+
+    Returns:
+      All differences that change results, such as "seed is 0 there and 1 here", or "".
+    """
+    pairs = {field: (_plain(there[field]), _plain(here[field])) for field in RULES if field not in (*FREE, *but)}
+    return ", ".join(f"{field} is {old!r} there and {new!r} here" for field, (old, new) in pairs.items() if old != new)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+
+
 def fingerprint(config: Config) -> str:
-    """Returns a hash of 12 hex digits of all fields that change the results: all but `data.dir` and `steps_per_call`."""
-    fields = {k: v for k, v in flatten(config).items() if k not in ("data.dir", "steps_per_call")}
-    # The hashes of the ledger's first runs stay valid, in whose configs positions were a flag, and which had no implementation.
-    if fields["model.implementation"] == "auto":
-        del fields["model.implementation"]
+    """Returns a hash of 12 hex digits of all fields that change the results: all but those of FREE."""
+    fields = {k: v for k, v in flatten(config).items() if k not in FREE}
+    # The hashes of the ledger's first runs stay valid, in whose configs positions were a flag, and which had fewer fields.
+    fields = {k: v for k, v in fields.items() if k not in LATER or v != LATER[k]}
     kind = fields.pop("model.positions")
     fields["model.learned_positions"] = {"none": False, "learned": True}.get(kind, kind)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]

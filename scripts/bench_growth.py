@@ -50,7 +50,7 @@ def each(function: Callable) -> Callable:
 def several(model: str, count: int, sizes: Sizes) -> Callable[[], steps.State]:
     """A function that runs one train step of `count` models in one program, and returns their states, stacked."""
     workload = make_workload(model, sizes)
-    plan = build.build_plan(workload.config, Classifier(workload.model))
+    plan = build.build_plan(workload.config, Classifier(workload.model), len(workload.labels))
     examples, rngs = plan.examples(workload.tokens, workload.labels), jax.vmap(jax.random.key)(np.arange(count))
     states = plan.replicate(lax.map(functools.partial(steps.initial_state, plan), rngs))
     rows = plan.replicate(lax.map(lambda rng: steps.epoch_order(plan, rng, 0, len(workload.labels))[0], rngs))

@@ -77,7 +77,7 @@ def start_rows(model: str, data: str, rounds: int, folder: Path) -> list[list[st
 def runner_rows(model: str, data: str, rounds: int) -> list[list[str]]:
     config = settings.load_page(model, data)
     corpus = build.build_corpus(config)
-    plan = build.build_plan(config, build.build_model(config, corpus.tokenizer))
+    plan = build.build_plan(config, build.build_model(config, corpus.tokenizer), len(corpus.train.labels))
     state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
     examples = plan.examples(corpus.train.tokens, corpus.train.labels)
     outside: list[float] = []
@@ -138,7 +138,7 @@ def padding_rows(model: str, rounds: int) -> list[list[str]]:
     classifier = build.build_model(config, corpus.tokenizer)
     reviews = slice(4 * config.batch_size)
     workload = Workload(config, classifier.config, corpus.train.tokens[reviews], corpus.train.labels[reviews])
-    plan = build.build_plan(config, classifier)
+    plan = build.build_plan(config, classifier, len(workload.labels))
     whole, trimmed = ours(workload, dataclasses.replace(plan, lengths=plan.lengths[-1:])), ours(workload, plan)
     rows = []
     for what in ("train", "evaluate"):

@@ -9,7 +9,7 @@ from importlib import metadata
 
 import jax
 
-from experiments import train
+from experiments.provenance import software_and_device
 
 WARM_UP = 2  # rounds that are not counted; everything is compiled in the first
 
@@ -48,7 +48,7 @@ def spread(values: Sequence[float]) -> list[str]:
 
 def conditions(sizes: str, rounds: int, modules: Sequence[str]) -> str:
     """What a measurement depends on, in two lines: date, device, commit, sizes; and versions, also of installed `modules`."""
-    provenance = train.provenance()
+    provenance = software_and_device()
     versions = {"python": platform.python_version(), **provenance["versions"]}
     distributions = metadata.packages_distributions()
     versions |= {name: metadata.version(distributions[name][0]) for name in modules if name in distributions}

@@ -31,7 +31,7 @@ def test_several_models_in_one_program_are_what_each_is_alone(each, monkeypatch)
         monkeypatch.setattr(bench_growth, "each", jax.vmap)
     states = bench_growth.several("single_head", 3, SIZES)()
     workload = make_workload("single_head", SIZES)
-    plan = build.build_plan(workload.config, Classifier(workload.model))
+    plan = build.build_plan(workload.config, Classifier(workload.model), len(workload.labels))
     examples, seen = plan.examples(workload.tokens, workload.labels), set()
     for seed in range(3):
         state = plan.replicate(steps.initial_state(plan, jax.random.key(seed)))

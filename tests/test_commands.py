@@ -16,11 +16,14 @@ import pytest
 import tiny
 
 import experiments
-from experiments import build, commands, metrics, quickstart, reproduce, run_folder, settings, train
+from experiments import build, commands, files, metrics, quickstart, reproduce, run_folder, settings, train
 from experiments.data import imdb_location, verdicts
 from experiments.errors import DataError
 
-FIELDS = "the fields are seed, epochs, batch_size, learning_rate, steps_per_call, and those of config.data and config.model"
+FIELDS = (
+    "the fields are seed, epochs, batch_size, patience, optimizer, learning_rate, schedule, warmup_steps, weight_decay, "
+    "momentum, devices, steps_per_call, checkpoint_every, and those of config.data and config.model"
+)
 MODEL_FIELDS = ", ".join(field.removeprefix("model.") for field in settings.RULES if field.startswith("model."))
 PAGES = {  # what a page may hold instead of a config, and what is said of it
     "int": ("def get_config(): return 3", "get_config() returned int: it must return a ConfigDict"),
@@ -98,11 +101,11 @@ def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
         ("train --config.epochs=0 --workdir=W PAGE", "config.epochs=0 must be an integer"),
         ("train PAGE --workdir=W --config.epochs=3 --config.epochs=x=y", "config.epochs=x=y must be an integer"),
         ("evaluate", "--workdir is missing"),
-        ("evaluate --workdir=W", "--workdir=W holds no finished run: result.json is missing"),
+        ("evaluate --workdir=W", "--workdir=W holds no run: config.json is missing"),
         ("evaluate --workdir=W --split=train", "--split=train must be validation or test"),
         ("evaluate --workdir=W test", "'test' has no dashes"),
         ("predict", "--workdir is missing"),
-        ("predict --workdir=W", "--workdir=W holds no finished run"),
+        ("predict --workdir=W", "--workdir=W holds no run"),
         ("predict a --workdir=W b", "predict reads one FILE, not 2: a b"),
         ("predict --workdir=W /", "FILE / cannot be read: Is a directory"),
         ("predict --workdir=W /nope", "FILE /nope cannot be read: No such file or directory"),
@@ -250,7 +253,7 @@ def fake_training(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     trained = []
 
     def fake(config: settings.Config, folder: Path, label: str, progress: metrics.Progress) -> dict:
-        run_folder.check(folder)
+        run_folder.refuse_other(folder, config)
         trained.append(label)
         folder.mkdir(parents=True, exist_ok=True)
         accuracy = 0.5 if config.model.positions == "none" else 0.9
@@ -268,12 +271,12 @@ def test_quickstart_starts_afresh_over_its_own_runs_alone(tmp_path: Path, monkey
     kept, trained = tmp_path / "single_head-none", fake_training(monkeypatch)
     for data, code in (("imdb", 2), ("verdicts", 0)):
         kept.mkdir(exist_ok=True)
-        run_folder.write_json(kept / "config.json", settings.load_page("single_head", data).to_dict())
-        run_folder.write_json(kept / "result.json", {"old": True})
+        files.write_json(kept / "config.json", settings.load_page("single_head", data).to_dict())
+        files.write_json(kept / "result.json", {"old": True})
         assert commands.main(["quickstart", f"--workdir={tmp_path}"]) == code
         assert (kept / "result.json").exists() == (code == 2)
         assert trained == ([] if code else [model.name for model in quickstart.MODELS])
-        assert ("holds a finished run" in capsys.readouterr().err) == (code == 2)
+        assert ("holds a run of another config" in capsys.readouterr().err) == (code == 2)
 
 
 def test_quickstart_says_what_each_model_can_reach_before_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):

@@ -6,6 +6,8 @@ import optax
 import pytest
 
 import attn
+from experiments import build, settings
+from experiments.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -16,6 +18,44 @@ def test_first_step_is_keras_and_not_optax(gradient, keras, other):
         params = jnp.zeros(())
         update, _ = optimizer.update(jnp.float32(gradient), optimizer.init(params), params)
         assert -float(update) == pytest.approx(expected, abs=6e-5)
+
+
+@pytest.mark.parametrize("name", ["keras_adam", "adamw", "sgd"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_optimizers_of_a_config(name: str, schedule: str):
+    """Eight steps in float64 NumPy: warm-up over three steps, then constant or a cosine to 0 at step 8."""
+    config = settings.load_page("transformer", "imdb")
+    config.optimizer, config.schedule, config.learning_rate, config.warmup_steps = name, schedule, 0.05, 3
+    config.weight_decay, config.momentum = 0.1 * (name == "adamw"), 0.8 * (name == "sgd")
+    optimizer = build.build_optimizer(config, 8)
+    params = jnp.array([1.0, -2.0, 0.5])
+    state = optimizer.init(params)
+    w, m, v = np.array([1.0, -2.0, 0.5]), np.zeros(3), np.zeros(3)
+    for t, gradient in enumerate(np.random.default_rng(1).normal(size=(8, 3)), start=1):
+        done = t - 1
+        rate = 0.05 * min(1, done / 3)
+        if schedule == "cosine" and done > 3:
+            rate = 0.05 * (1 + np.cos(np.pi * (done - 3) / 5)) / 2
+        if name == "sgd":
+            m = gradient + 0.8 * m
+            w = w - rate * m
+        else:
+            m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+            corrected = m / (1 - 0.9**t), np.sqrt(v / (1 - 0.999**t))
+            if name == "adamw":
+                w = w - rate * (corrected[0] / (corrected[1] + 1e-8) + 0.1 * w)
+            else:
+                w = w - rate * corrected[0] / (corrected[1] + 1e-7 / np.sqrt(1 - 0.999**t))
+        updates, state = optimizer.update(jnp.asarray(gradient, jnp.float32), state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params, w, rtol=1e-5)
+
+
+def test_a_warm_up_that_is_longer_than_a_cosine():
+    config = settings.load_page("transformer", "imdb")
+    config.schedule, config.warmup_steps = "cosine", 8
+    with pytest.raises(UsageError, match=r"^config.warmup_steps=8 must be less than the 8 steps of the run$"):
+        build.build_optimizer(config, 8)
 
 
 def test_trajectory():

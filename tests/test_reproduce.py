@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tiny
 
-from experiments import reproduce, run_folder, settings, train
+from experiments import files, reproduce, run_folder, settings, train
 from experiments.errors import DataError, UsageError
 
 
@@ -73,11 +73,13 @@ def test_the_blog_is_read():
 
 def fake_train(config: settings.Config, workdir: Path) -> None:
     """Leaves what a run of this config would leave, with numbers that tell its seed."""
-    run_folder.start(workdir, config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    run_folder.refuse_other(workdir, config)
+    files.write_json(workdir / "config.json", config.to_dict())
     rows = curve(*[(0.5 + 0.01 * config.seed, 0.8)] * config.epochs)
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = {"final_val_accuracy": 0.8, "best_val_accuracy": 0.8, "test_accuracy": 0.75 + 0.01 * config.seed}
-    run_folder.write_json(workdir / "result.json", result)
+    files.write_json(workdir / "result.json", result)
 
 
 @pytest.fixture
@@ -162,14 +164,17 @@ def test_a_finished_run_of_another_config_is_kept(ledger: Path, trained: list[st
     folder = tmp_path / "work" / "single_head" / "seed_0"
     fake_train(config, folder)
     before = tiny.tree(folder)
-    with pytest.raises(UsageError, match="seed_0 holds a finished run: choose another folder, or remove that one"):
+    with pytest.raises(
+        UsageError,
+        match=r"seed_0 holds a run of another config: learning_rate is 0.5 there and 0.001 here; choose another folder$",
+    ):
         reproduce.reproduce(tmp_path / "work", 1, None, ledger)
     assert tiny.tree(folder) == before
     assert not (ledger / "runs").exists()
 
 
 @pytest.mark.usefixtures("without_figures")
-@pytest.mark.parametrize("broken", ["write_text", "replace"])
+@pytest.mark.parametrize("broken", ["write_bytes", "replace"])
 def test_an_entry_is_written_whole_or_not_at_all(
     broken: str, ledger: Path, trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -179,7 +184,7 @@ def test_an_entry_is_written_whole_or_not_at_all(
     def fail(path: Path, argument: Any) -> None:
         if ".jsonl" not in path.name or ledger not in path.parents:
             return whole(path, argument)
-        if broken == "write_text":
+        if broken == "write_bytes":
             whole(path, argument[: len(argument) // 2])
         raise OSError(28, "No space left on device")
 

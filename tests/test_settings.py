@@ -1,5 +1,6 @@
 """Every field of the config times a dozen bad values: each is refused in one line, before data is read."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from attn.positions import KINDS
-from experiments import build, commands, run_folder, settings
+from experiments import build, commands, files, run_folder, settings
 from experiments.errors import DataError, UsageError
 
-OPTIONAL = ("steps_per_call", "data.dir", "data.vocabulary_size", "data.max_length")
+OPTIONAL = (
+    "steps_per_call", "data.dir", "data.vocabulary_size", "data.max_length", "patience", "devices", "checkpoint_every",
+)  # fmt: skip
 FLAGS = ("model.mask_padding",)
-NUMBERS = ("learning_rate", "model.dropout_rate")
-NAMES = ("data.name", "model.body", "model.positions")
+NUMBERS = ("learning_rate", "weight_decay", "momentum", "model.dropout_rate")
+NAMES = ("data.name", "model.body", "model.positions", "optimizer", "schedule")
 INTEGERS = tuple(sorted(settings.RULES.keys() - {*FLAGS, *NUMBERS, *NAMES, "data.dir", "model.output_dims"}))
 LONG = "x" * 3_000
 
@@ -57,7 +60,7 @@ VALUES_OF = {
     "model.output_dims": [*VALUES, None, True, 16, (), (0,), (True,), (16.0,), (-1,), (None,), ((16,),), (10**12,)],
 }
 for field in INTEGERS:
-    if field != "seed":
+    if field not in ("seed", "warmup_steps"):
         TYPED[field].append("0")
         VALUES_OF[field].append(0)
     if field not in OPTIONAL:
@@ -180,8 +183,11 @@ def test_unknown_field_is_told_its_neighbour(field: str, near: str, form: str, t
 @pytest.mark.parametrize(
     ("field", "fields"),
     [
-        ("score", "the fields are seed, epochs, batch_size, learning_rate, steps_per_call, and those of config.data and"),
-        ("optimizer", "the fields are seed, epochs, "),
+        (
+            "score",
+            "the fields are seed, epochs, batch_size, ",
+        ),
+        ("workers", "the fields are .*, checkpoint_every, and those of config.data and config.model"),
         ("a.b", "the fields are seed, epochs, "),
         ("data.foo", "the fields of config.data are name, dir, vocabulary_size, max_length"),
         ("data", "the fields of config.data are name, "),
@@ -213,6 +219,30 @@ def test_fields_that_do_not_go_together(changes: dict[str, Any], message: str):
         settings.check(page(changes))
 
 
+@pytest.mark.parametrize(("field", "optimizer"), [("weight_decay", "adamw"), ("momentum", "sgd")])
+def test_a_field_of_another_optimizer_is_refused(field: str, optimizer: str):
+    settings.check(page({field: 0.1, "optimizer": optimizer}))
+    for other in {"keras_adam", "adamw", "sgd"} - {optimizer}:
+        with pytest.raises(UsageError, match=f"^config.{field}=0.1 must be 0 with optimizer={other}: it is of {optimizer}$"):
+            settings.check(page({field: 0.1, "optimizer": other}))
+
+
+def test_differences_name_each_field_that_changes_results():
+    there, here = (settings.flatten(page(changes)) for changes in ({"seed": 3, "devices": 1}, {"epochs": 7, "devices": 2}))
+    assert settings.differences(there, here) == f"seed is 3 there and 0 here, epochs is {there['epochs']} there and 7 here"
+    assert settings.differences(there, here, but=("epochs",)) == "seed is 3 there and 0 here"
+    as_json = json.loads(json.dumps(there))  # with lists for tuples
+    assert settings.differences(as_json, there) == ""
+
+
+def test_a_config_from_before_some_fields_is_completed():
+    config = page({})
+    old = {k: v for k, v in config.to_dict().items() if k not in settings.LATER}
+    old["model"] = {k: v for k, v in old["model"].items() if f"model.{k}" not in settings.LATER}
+    assert len(old) + 8 == len(config.to_dict())
+    assert settings.with_later_fields(old) == config.to_dict()
+
+
 def test_missing_and_extra_fields():
     config = settings.load_page("transformer", "verdicts")
     del config.seed
@@ -229,14 +259,15 @@ def test_missing_and_extra_fields():
 def test_fingerprint_knows_what_changes_the_numbers():
     """Place and speed do not; each other field does."""
     own, masked = settings.fingerprint(page({})), settings.flatten(page({}))["model.mask_padding"]
-    same = {"data.dir": "/somewhere", "steps_per_call": 7}
+    same = {"data.dir": "/somewhere", "steps_per_call": 7, "devices": 3, "checkpoint_every": 5}
     assert settings.fingerprint(page(same)) == own
     others = {
         "seed": 1, "epochs": 3, "batch_size": 7, "learning_rate": 0.1, "data.name": "imdb", "data.vocabulary_size": 9,
         "data.max_length": 8, "model.body": "attention", "model.num_classes": 3, "model.embed_dim": 5, "model.num_layers": 2,
         "model.num_heads": 3, "model.key_dim": 4, "model.output_dims": (5,), "model.feedforward_dim": 6,
         "model.positions": "learned", "model.dropout_rate": 0.5, "model.mask_padding": not masked,
-        "model.implementation": "dense",
+        "model.implementation": "dense", "patience": 2, "optimizer": "adamw", "schedule": "cosine", "warmup_steps": 4,
+        "weight_decay": 0.01, "momentum": 0.9,
     }  # fmt: skip
     assert {*same, *others} == settings.RULES.keys()
     assert len({settings.fingerprint(page({field: value})) for field, value in others.items()} | {own}) == len(others) + 1
@@ -260,7 +291,7 @@ def test_fingerprints_are_those_from_when_positions_were_a_flag(model: str, reco
 def test_a_run_from_when_positions_were_a_flag_is_refused(tmp_path: Path):
     content = settings.load_page("transformer_positional", "verdicts").to_dict()
     content["model"] = {"learned_positions": True} | {k: v for k, v in content["model"].items() if k != "positions"}
-    run_folder.write_json(tmp_path / "config.json", content)
+    files.write_json(tmp_path / "config.json", content)
     with pytest.raises(DataError, match=r"config.model.learned_positions is not a field of the config") as refused:
         run_folder.read_config(tmp_path)
     assert "\n" not in str(refused.value)

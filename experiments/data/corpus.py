@@ -1,6 +1,8 @@
 """The common type of the corpora: padded arrays of tokens in three splits, and the tokenizer that made them."""
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -29,3 +31,12 @@ class Corpus:
     train: Split
     validation: Split
     test: Callable[[], Split]
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the vocabulary and of the training and validation examples: a run goes on only on the same ones."""
+        digest = hashlib.sha256(self.tokenizer.sha256.encode())
+        for array in (self.train.tokens, self.train.labels, self.validation.tokens, self.validation.labels):
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()

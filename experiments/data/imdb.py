@@ -1,16 +1,15 @@
 """Prepares the IMDB reviews as a dataset. Imports tensorflow_datasets only when there is something to prepare."""
 
-import contextlib
 import http.client
 import json
 import os
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.data import imdb_archive, imdb_location
 from experiments.errors import DataError
+from experiments.files import no_leftovers
 
 CONNECT_SECONDS = 10
 
@@ -58,20 +57,6 @@ def prepared_sha256(folder: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"metadata.json: {imdb_archive.one_line(error)}"
         raise DataError(f"{folder} is damaged ({reason}); remove it to prepare it again") from error
-
-
-@contextlib.contextmanager
-def no_leftovers(directory: Path) -> Iterator[None]:
-    """Creates a directory. If the block fails, removes it and its parents again where they are new and empty."""
-    new = [path for path in (directory, *directory.parents) if not path.exists()]
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        for path in new:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise
 
 
 def _write(root: Path, source: Path | None) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import files
 from experiments.checksum import file_sha256
 from experiments.data import imdb, imdb_archive, imdb_location, tokenizer
 from experiments.data.corpus import Corpus, Split
@@ -72,7 +73,7 @@ def keras_orders(*sizes: int) -> list[np.ndarray]:
 def _write(folder: Path, prepared: Path, identity: dict[str, Any]) -> None:
     staging = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     try:
-        with imdb.no_leftovers(folder.parent), contextlib.ExitStack() as stack:
+        with files.no_leftovers(folder.parent), contextlib.ExitStack() as stack:
             staging.mkdir()
             stack.callback(shutil.rmtree, staging, ignore_errors=True)
             _tokenise(staging, prepared, identity)

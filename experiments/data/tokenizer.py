@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -79,6 +80,11 @@ class Tokenizer:
     def _ids(self) -> dict[bytes, int]:
         ids = {word: rank + FIRST_RANK_OFFSET for rank, word in enumerate(self.words, start=1)}
         return {word: i if i < self.vocabulary_size else OUT_OF_VOCABULARY for word, i in ids.items()}
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the words."""
+        return hashlib.sha256(b"\n".join(self.words)).hexdigest()
 
     def encode(self, text: bytes) -> Encoded:
         """Returns the ids of a text, and how many of its words are out of the vocabulary."""

@@ -11,7 +11,7 @@ def ours(workload: Workload, plan: steps.Plan | None = None) -> Contender:
     """Our model, ready to run. `plan` says how a batch is split over devices and microbatches; None means as in the runner."""
     commands.use_all_cores()
     jax.config.update("jax_enable_compilation_cache", False)
-    plan = plan or build.build_plan(workload.config, Classifier(workload.model))
+    plan = plan or build.build_plan(workload.config, Classifier(workload.model), len(workload.labels))
     state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
     examples = plan.examples(workload.tokens, workload.labels)
     order = plan.replicate(steps.epoch_order(plan, state.rng, 0, len(workload.labels)))

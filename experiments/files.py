@@ -1,0 +1,67 @@
+"""Files and folders that are written completely or not at all, and JSON that is checked when it is read."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file either completely or not at all: after an error it is as it was."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file, either completely or not at all. Raises ValueError for NaN, which JSON does not have."""
+    write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Returns the object of a JSON file. Raises OSError, or ValueError with the name of the file and the reason."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} is not a JSON object")
+    return content
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Returns the objects of a JSON Lines file. A last line that is not complete is left out: its writer was killed.
+
+    Raises:
+      OSError: The file cannot be read.
+      ValueError: Another line is not a JSON object. Names the file and the line.
+    """
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):  # what follows the last newline is incomplete
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path.name}, line {number}: {error}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path.name}, line {number} is not a JSON object")
+        rows.append(row)
+    return rows
+
+
+@contextlib.contextmanager
+def no_leftovers(directory: Path) -> Iterator[None]:
+    """Creates a directory. If the block fails, removes it and its parents again where they are new and empty."""
+    new = [path for path in (directory, *directory.parents) if not path.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for path in new:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise

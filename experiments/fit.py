@@ -1,0 +1,150 @@
+"""The loop over the epochs of a run, from any position to its end."""
+
+import math
+import time
+from typing import Any
+
+import jax
+
+from experiments import divergence, steps
+from experiments.data.corpus import Corpus
+from experiments.evaluation import Evaluation, compiled
+from experiments.metrics import Metrics, Progress
+from experiments.position import Position, best_row
+from experiments.saving import Saver
+from experiments.settings import Config
+from experiments.stopping import Signals
+
+_CALL_SECONDS = 1.0  # duration of a compiled call: long against the cost of a call, short enough for a progress line
+
+
+class Epochs:
+    """The compiled training program and the order of the examples in each epoch.
+
+    Args:
+      plan: What the program is compiled for.
+      state: A state of the run, for its shapes.
+      examples: The training split.
+
+    Attributes:
+      steps: The number of steps in an epoch.
+      compile_seconds: The duration of the compilation.
+    """
+
+    def __init__(self, plan: steps.Plan, state: steps.State, examples: steps.Examples):
+        self._plan, self._examples = plan, examples
+        order = self.order(state, 1)
+        self.steps = order.shape[0]
+        arguments = (plan, state, self.zero(), examples, order, 0, 1)
+        self._train, self.compile_seconds = compiled(steps.train, *arguments)
+
+    def call(self, state: steps.State, sums: steps.Sums, order: jax.Array, first: int, last: int) -> tuple[Any, Any]:
+        """Runs the steps of an epoch from `first` to before `last`, and waits for them."""
+        return jax.block_until_ready(self._train(state, sums, self._examples, order, first, last))
+
+    def order(self, state: steps.State, epoch: int) -> jax.Array:
+        """Returns the order of the examples in an epoch, which is counted from 1."""
+        return self._plan.replicate(steps.epoch_order(self._plan, state.rng, epoch - 1, self._examples.labels.size))
+
+    def zero(self) -> steps.Sums:
+        """Returns the sums over no examples."""
+        return self._plan.replicate(steps.Sums.zero())
+
+
+class Fit:
+    """Trains from a position to the end of a run.
+
+    Args:
+      config: The config of the run. With `steps_per_call=None` the number of steps is adapted to calls of about a second.
+      plan: What the programs are compiled for.
+      corpus: The corpus.
+      position: Where to start.
+      signals: What stops the training.
+
+    Attributes:
+      position: Where the training is. It changes in one assignment, so that it can be saved whatever happens.
+    """
+
+    def __init__(self, config: Config, plan: steps.Plan, corpus: Corpus, position: Position, signals: Signals):
+        self.position = position
+        self._config, self._signals = config, signals
+        self._evaluate = Evaluation(plan, corpus.validation, signals)
+        self._examples = plan.examples(corpus.train.tokens, corpus.train.labels)
+        self._plan, self._steps_per_call = plan, config.steps_per_call or 1
+
+    def run(self, saver: Saver, metrics: Metrics, progress: Progress) -> None:
+        """Trains all epochs that are left.
+
+        Raises:
+          Stopped: A signal has come. `position` is not saved yet.
+          Diverged: A loss or a gradient is not finite. `position` is the one before that step.
+          OSError: Metrics or checkpoints cannot be written.
+        """
+        self._signals.defer()
+        if self.finished():
+            return
+        progress.start()
+        epochs = self._signals.abandonable(Epochs, self._plan, self.position.state, self._examples)
+        self.position = self.position._replace(compile_seconds=self.position.compile_seconds + epochs.compile_seconds)
+        started, before = time.monotonic(), len(self.position.rows)
+        while not self.finished():
+            self._train_epoch(epochs, saver, progress)
+            self._end_epoch(epochs, metrics)
+            rows = self.position.rows
+            seconds = (time.monotonic() - started) / (len(rows) - before)
+            progress.epoch(rows[-1], 0.0 if self.finished() else seconds * (self._config.epochs - len(rows)))
+
+    def finished(self) -> bool:
+        """Returns whether the last epoch has ended, or whether `config.patience` epochs have not been better than the best."""
+        rows, patience = self.position.rows, self._config.patience
+        if not rows or len(rows) >= self._config.epochs:
+            return bool(rows)
+        return patience is not None and len(rows) - best_row(rows)["epoch"] >= patience
+
+    def _train_epoch(self, epochs: Epochs, saver: Saver, progress: Progress) -> None:
+        epoch = len(self.position.rows) + 1
+        order = jax.block_until_ready(epochs.order(self.position.state, epoch))
+        while self.position.done < epochs.steps:
+            self._call(epochs, order)
+            at = self.position
+            if at.seconds >= _CALL_SECONDS or at.done == epochs.steps:
+                progress.estimate(at.seconds / at.done * epochs.steps)  # the first call alone is too short to tell
+            progress.update(epoch, at.done, epochs.steps, at.sums, at.seconds)
+            self._signals.check()
+            if saver.due(at):
+                saver.try_to_save(at)
+
+    def _call(self, epochs: Epochs, order: jax.Array) -> None:
+        """Runs the next steps of an epoch in one call."""
+        at, every = self.position, self._config.checkpoint_every
+        last = min(at.done + self._steps_per_call, epochs.steps)
+        if every is not None:
+            last = min(last, at.done + every - at.step % every)
+        started = time.monotonic()
+        state, sums = self._signals.finish(epochs.call, at.state, at.sums, order, at.done, last)
+        seconds = time.monotonic() - started
+        self.position = at._replace(state=state, sums=sums, done=last, seconds=at.seconds + seconds)
+        if self._config.steps_per_call is None:
+            self._steps_per_call = max(1, round(_CALL_SECONDS * (last - at.done) / seconds))
+
+    def _end_epoch(self, epochs: Epochs, metrics: Metrics) -> None:
+        """Evaluates the validation split and adds the row of the epoch."""
+        at, compiled_before = self.position, self._evaluate.compile_seconds
+        val_loss, val_accuracy = self._evaluate(at.state.params)
+        loss, accuracy = at.sums.means()
+        row = {
+            "epoch": len(at.rows) + 1,
+            "step": at.step,
+            "train_loss": loss,
+            "train_accuracy": accuracy,
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "examples_per_second": int(at.sums.examples) / at.seconds,
+            "real_tokens_per_second": int(at.sums.tokens) / at.seconds,
+            "step_milliseconds": 1e3 * at.seconds / epochs.steps,
+            "compile_seconds": at.compile_seconds + self._evaluate.compile_seconds - compiled_before,
+        }
+        if not all(map(math.isfinite, (loss, val_loss))):
+            raise divergence.Diverged(f"epoch {row['epoch']}: loss {loss}, val_loss {val_loss}")
+        metrics.write(row)
+        self.position = at.with_row(row, epochs.zero())
