@@ -12,7 +12,7 @@ for stream in (sys.stdout, sys.stderr):
 # The imports take seconds, and an extension module turns Ctrl-C into an ImportError.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 try:
-    from experiments.commands import INTERRUPTED, main, use_all_cores
+    from experiments.commands import INTERRUPTED, main
 except ModuleNotFoundError as error:
     top = str(error.name).partition(".")[0]
     if top in ("experiments", "attn"):
@@ -20,7 +20,6 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: {top} is not installed: run `make quickstart`, or `pip install -e '.[experiments]'`, and use that Python")
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-use_all_cores()
 code = main(sys.argv[1:])
 if code == INTERRUPTED:
     os._exit(code)  # at once: threads of an unfinished compilation have crashed an orderly exit

@@ -9,7 +9,7 @@ import optax
 import attn
 from attn.kernels import selection
 from attn.models.classifier import Classifier
-from experiments import settings, steps
+from experiments import devices, settings, steps
 from experiments.data.corpus import Corpus
 from experiments.data.tokenizer import Tokenizer
 from experiments.errors import UsageError
@@ -44,7 +44,7 @@ def attention_of(model: Classifier) -> list[str]:
 def build_plan(config: Config, model: Classifier, examples: int) -> steps.Plan:
     """Returns the plan for which the programs of a run are compiled, with so many examples to train on."""
     steps_in_all = config.epochs * -(-examples // config.batch_size)
-    return steps.make_plan(model, build_optimizer(config, steps_in_all), config.batch_size)
+    return steps.make_plan(model, build_optimizer(config, steps_in_all), config.batch_size, devices.chosen(config.devices))
 
 
 def build_optimizer(config: Config, steps_in_all: int) -> optax.GradientTransformation:

@@ -10,11 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import settings
+from experiments import devices, settings
 from experiments.errors import Refusal, UsageError
 from experiments.settings import Config
 
@@ -77,24 +76,9 @@ def _run(arguments: list[str]) -> int:
     name, *rest = arguments
     if name not in COMMANDS:
         raise UsageError(f"{name!r} is not a command: it must be one of {', '.join(COMMANDS)}{_hint(name, COMMANDS)}")
+    devices.start()
     COMMANDS[name](rest)
     return 0
-
-
-def cores() -> int:
-    """Returns the number of cores that this process may use. macOS does not tell; there it is all of them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def use_all_cores() -> None:
-    """Creates one virtual CPU device for each core, and keeps compiled programs on disk. Call it before creating an array."""
-    jax.config.update("jax_num_cpu_devices", cores())
-    jax.config.update(
-        "jax_persistent_cache_min_compile_time_secs", 0.1
-    )  # the default of 1 would leave out four programs of a start
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "attn" / "compiled"))
 
 
 def _prepare(arguments: list[str]) -> None:

@@ -24,7 +24,7 @@ class Evaluation:
     """
 
     def __init__(self, plan: steps.Plan, split: Split, signals: Signals):
-        self._plan, self._examples, self._signals = plan, plan.examples(split.tokens, split.labels), signals
+        self._plan, self._batches, self._signals = plan, plan.split(split.tokens, split.labels), signals
         self._compiled, self.compile_seconds = None, 0.0
 
     def __call__(self, params: Any) -> tuple[float, float]:
@@ -32,8 +32,8 @@ class Evaluation:
 
     def _means(self, params: Any) -> tuple[float, float]:
         if self._compiled is None:
-            self._compiled, self.compile_seconds = compiled(steps.evaluate, self._plan, params, self._examples)
-        return self._compiled(params, self._examples).means()
+            self._compiled, self.compile_seconds = compiled(steps.evaluate, self._plan, params, self._batches)
+        return self._compiled(params, self._batches).means()
 
 
 def compiled(program: Any, *arguments: Any) -> tuple[Callable, float]:

@@ -2,12 +2,13 @@
 
 import math
 import time
-from typing import Any
 
 import jax
+import numpy as np
 
-from experiments import divergence, steps
-from experiments.data.corpus import Corpus
+from experiments import steps
+from experiments.data.corpus import Corpus, Split
+from experiments.divergence import Diverged
 from experiments.evaluation import Evaluation, compiled
 from experiments.metrics import Metrics, Progress
 from experiments.position import Position, best_row
@@ -19,32 +20,38 @@ _CALL_SECONDS = 1.0  # duration of a compiled call: long against the cost of a c
 
 
 class Epochs:
-    """The compiled training program and the order of the examples in each epoch.
+    """The compiled training program, and the batches of each epoch.
 
     Args:
       plan: What the program is compiled for.
       state: A state of the run, for its shapes.
-      examples: The training split.
+      split: The training split.
 
     Attributes:
       steps: The number of steps in an epoch.
       compile_seconds: The duration of the compilation.
     """
 
-    def __init__(self, plan: steps.Plan, state: steps.State, examples: steps.Examples):
-        self._plan, self._examples = plan, examples
-        order = self.order(state, 1)
-        self.steps = order.shape[0]
-        arguments = (plan, state, self.zero(), examples, order, 0, 1)
-        self._train, self.compile_seconds = compiled(steps.train, *arguments)
+    def __init__(self, plan: steps.Plan, state: steps.State, split: Split):
+        self._plan, self._split = plan, split
+        batches = self.batches(state, 1)
+        self.steps = batches.labels.shape[0]
+        self._train, self.compile_seconds = compiled(steps.train, plan, state, self.zero(), batches, 0, 1)
 
-    def call(self, state: steps.State, sums: steps.Sums, order: jax.Array, first: int, last: int) -> tuple[Any, Any]:
-        """Runs the steps of an epoch from `first` to before `last`, and waits for them."""
-        return jax.block_until_ready(self._train(state, sums, self._examples, order, first, last))
+    def call(
+        self, state: steps.State, sums: steps.Sums, batches: steps.Batches, first: int, last: int
+    ) -> tuple[steps.State, steps.Sums, int]:
+        """Runs the steps of an epoch from `first` to before `last`, and waits for them. See `steps.train`."""
+        state, sums, bad = jax.block_until_ready(self._train(state, sums, batches, first, last))
+        return state, sums, int(bad)
 
-    def order(self, state: steps.State, epoch: int) -> jax.Array:
-        """Returns the order of the examples in an epoch, which is counted from 1."""
-        return self._plan.replicate(steps.epoch_order(self._plan, state.rng, epoch - 1, self._examples.labels.size))
+    def batches(self, state: steps.State, epoch: int) -> steps.Batches:
+        """Returns the batches of an epoch, which is counted from 1."""
+        return self._plan.batches(self._split.tokens, self._split.labels, self.order(state, epoch))
+
+    def order(self, state: steps.State, epoch: int) -> np.ndarray:
+        """Returns the indices of the examples in the batches of an epoch; see `steps.epoch_order`."""
+        return np.asarray(steps.epoch_order(self._plan, state.rng, epoch - 1, len(self._split.labels)))
 
     def zero(self) -> steps.Sums:
         """Returns the sums over no examples."""
@@ -69,8 +76,7 @@ class Fit:
         self.position = position
         self._config, self._signals = config, signals
         self._evaluate = Evaluation(plan, corpus.validation, signals)
-        self._examples = plan.examples(corpus.train.tokens, corpus.train.labels)
-        self._plan, self._steps_per_call = plan, config.steps_per_call or 1
+        self._plan, self._split, self._steps_per_call = plan, corpus.train, config.steps_per_call or 1
 
     def run(self, saver: Saver, metrics: Metrics, progress: Progress) -> None:
         """Trains all epochs that are left.
@@ -84,11 +90,11 @@ class Fit:
         if self.finished():
             return
         progress.start()
-        epochs = self._signals.abandonable(Epochs, self._plan, self.position.state, self._examples)
+        epochs = self._signals.abandonable(Epochs, self._plan, self.position.state, self._split)
         self.position = self.position._replace(compile_seconds=self.position.compile_seconds + epochs.compile_seconds)
         started, before = time.monotonic(), len(self.position.rows)
         while not self.finished():
-            self._train_epoch(epochs, saver, progress)
+            self.train_epoch(epochs, saver, progress)
             self._end_epoch(epochs, metrics)
             rows = self.position.rows
             seconds = (time.monotonic() - started) / (len(rows) - before)
@@ -101,11 +107,12 @@ class Fit:
             return bool(rows)
         return patience is not None and len(rows) - best_row(rows)["epoch"] >= patience
 
-    def _train_epoch(self, epochs: Epochs, saver: Saver, progress: Progress) -> None:
+    def train_epoch(self, epochs: Epochs, saver: Saver, progress: Progress) -> None:
+        """Runs the steps that are left of the current epoch."""
         epoch = len(self.position.rows) + 1
-        order = jax.block_until_ready(epochs.order(self.position.state, epoch))
+        batches = jax.block_until_ready(epochs.batches(self.position.state, epoch))
         while self.position.done < epochs.steps:
-            self._call(epochs, order)
+            self._call(epochs, batches)
             at = self.position
             if at.seconds >= _CALL_SECONDS or at.done == epochs.steps:
                 progress.estimate(at.seconds / at.done * epochs.steps)  # the first call alone is too short to tell
@@ -114,16 +121,18 @@ class Fit:
             if saver.due(at):
                 saver.try_to_save(at)
 
-    def _call(self, epochs: Epochs, order: jax.Array) -> None:
+    def _call(self, epochs: Epochs, batches: steps.Batches) -> None:
         """Runs the next steps of an epoch in one call."""
         at, every = self.position, self._config.checkpoint_every
         last = min(at.done + self._steps_per_call, epochs.steps)
         if every is not None:
             last = min(last, at.done + every - at.step % every)
         started = time.monotonic()
-        state, sums = self._signals.finish(epochs.call, at.state, at.sums, order, at.done, last)
+        state, sums, bad = self._signals.finish(epochs.call, at.state, at.sums, batches, at.done, last)
         seconds = time.monotonic() - started
-        self.position = at._replace(state=state, sums=sums, done=last, seconds=at.seconds + seconds)
+        self.position = at._replace(state=state, sums=sums, done=last if bad < 0 else bad, seconds=at.seconds + seconds)
+        if bad >= 0:
+            raise self._diverged(epochs, batches)
         if self._config.steps_per_call is None:
             self._steps_per_call = max(1, round(_CALL_SECONDS * (last - at.done) / seconds))
 
@@ -145,6 +154,17 @@ class Fit:
             "compile_seconds": at.compile_seconds + self._evaluate.compile_seconds - compiled_before,
         }
         if not all(map(math.isfinite, (loss, val_loss))):
-            raise divergence.Diverged(f"epoch {row['epoch']}: loss {loss}, val_loss {val_loss}")
+            found = {"epoch": row["epoch"], "step": at.step, "loss": loss, "val_loss": val_loss}
+            raise Diverged(f"epoch {row['epoch']}: loss {loss}, val_loss {val_loss}", found)
         metrics.write(row)
         self.position = at.with_row(row, epochs.zero())
+
+    def _diverged(self, epochs: Epochs, batches: steps.Batches) -> Diverged:
+        """Returns the error of the next step, whose loss or gradient is not finite."""
+        at, epoch = self.position, len(self.position.rows) + 1
+        loss, parameters, gradients = jax.device_get(steps.norms(self._plan, at.state, steps.at(batches, at.done)))
+        indices = epochs.order(at.state, epoch)[at.done]
+        found = {"epoch": epoch, "step": at.step + 1, "loss": float(loss), "batch": indices[indices >= 0].tolist()}
+        norms = {"parameter_norms": parameters, "gradient_norms": gradients}
+        found |= {name: {module: float(value) for module, value in group.items()} for name, group in norms.items()}
+        return Diverged(f"epoch {epoch}, step {at.step + 1}: loss {found['loss']}, or its gradient, is not finite", found)

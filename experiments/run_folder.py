@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from attn.models.classifier import Classifier
-from experiments import build, checkpoints, files, lock, position, provenance, settings
+from experiments import build, checkpoints, divergence, files, lock, position, provenance, settings
 from experiments.data.tokenizer import Tokenizer
 from experiments.errors import DataError, UsageError
 from experiments.settings import Config
@@ -91,8 +91,9 @@ def refuse_other_checkpoint(workdir: Path, config: Config, meta: dict[str, Any])
 
 
 def open_new(workdir: Path, config: Config, tokenizer: Tokenizer) -> None:
-    """Writes the config and the vocabulary, and removes the result, which is that of fewer epochs. Raises OSError."""
-    (workdir / RESULT).unlink(missing_ok=True)
+    """Writes the config and the vocabulary, and removes how an earlier attempt has ended. Raises OSError."""
+    for name in (RESULT, divergence.FILE):  # of fewer epochs, or of an attempt that goes on
+        (workdir / name).unlink(missing_ok=True)
     files.write_json(workdir / CONFIG, config.to_dict())
     files.write_whole(workdir / WORDS, b"\n".join(tokenizer.words))
 
@@ -147,7 +148,7 @@ def read_config(workdir: Path) -> Config:
 
 def discard(workdir: Path) -> None:
     """Removes what a run has written to its folder, and nothing else."""
-    for name in (CONFIG, METRICS, RESULT, WORDS, provenance.RUNNING, provenance.ATTEMPTS):
+    for name in (CONFIG, METRICS, RESULT, WORDS, divergence.FILE, provenance.RUNNING, provenance.ATTEMPTS):
         (workdir / name).unlink(missing_ok=True)
     for name in (checkpoints.FOLDER, BOARD):
         shutil.rmtree(workdir / name, ignore_errors=True)

@@ -10,18 +10,19 @@ trimmed. Together with the chunked kernel of `attn.attend`, this is four to seve
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jax.typing import ArrayLike
 
 from attn.models.classifier import PADDING, Classifier
 from attn.shapes import Array
+from experiments.devices import Device
 
 AXIS = "batch"
 _INIT, _ORDER, _DROPOUT = range(3)  # the purposes of the keys that are folded from the seed
@@ -50,7 +51,7 @@ class Sums(NamedTuple):
     def zero(cls) -> "Sums":
         """Returns the sums over no examples."""
         count = jnp.zeros((), jnp.int32)
-        return cls(jnp.zeros(()), count, count, count)
+        return cls(jnp.zeros((), jnp.float32), count, count, count)
 
     def means(self) -> tuple[float, float]:
         """Returns the mean loss in nats and the accuracy."""
@@ -61,11 +62,18 @@ class Sums(NamedTuple):
         return jax.tree.map(jnp.add, self, other)
 
 
-class Examples(NamedTuple):
-    """The examples of a split on the devices: tokens `[E, T]`, labels `[E]`."""
+class Batches(NamedTuple):
+    """Batches on the devices, of which each has its share of every batch.
+
+    Attributes:
+      tokens: `[steps, rows, T]`.
+      labels: `[steps, rows]`.
+      slots: `[steps, rows]`, the index of each example in its batch, and −1 for no example.
+    """
 
     tokens: Array
     labels: Array
+    slots: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +86,11 @@ class Plan:
     microbatch_size: int
     lengths: tuple[int, ...]  # to which a microbatch may be trimmed, in ascending order; the last is the full length
     mesh: Mesh
+
+    @property
+    def devices(self) -> list[Device]:
+        """The devices of all processes."""
+        return np.asarray(self.mesh.devices).ravel().tolist()
 
     @property
     def rows(self) -> int:
@@ -93,28 +106,64 @@ class Plan:
         """Copies a tree of arrays to every device, where the programs expect their arguments."""
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
-    def examples(self, tokens: ArrayLike, labels: ArrayLike) -> Examples:
-        """Copies the examples of a split to every device.
+    def batches(self, tokens: np.ndarray, labels: np.ndarray, order: np.ndarray) -> Batches:
+        """Copies the examples of an epoch to the devices, to each its share. A process reads the share of its own devices only.
 
         Args:
-          tokens: Integers `[E, T]`.
+          tokens: Integers `[E, T]`; they may be mapped from a file.
           labels: Integers `[E]`.
+          order: `[steps, rows]`, the indices of the examples, and −1 for no example; see `epoch_order`.
 
         Raises:
           ValueError: T is not the model's `max_length`.
         """
-        shape, length = jnp.shape(tokens), self.model.config.max_length
-        if shape[1:] != (length,):
-            raise ValueError(f"tokens {shape} must be [E, max_length={length}]")
-        return self.replicate(Examples(jnp.asarray(tokens), jnp.asarray(labels)))
+        if tokens.shape[1:] != (self.model.config.max_length,):
+            raise ValueError(f"tokens {tokens.shape} must be [E, max_length={self.model.config.max_length}]")
+        slots = np.broadcast_to(np.arange(order.shape[1], dtype=np.int32), order.shape)
+        if len(self.lengths) > 1:  # reviews of similar length are trimmed together, and each device has short and long ones
+            dealt = np.argsort(_lengths(tokens, order), kind="stable").reshape(len(order), -1, self.mesh.size)
+            dealt = dealt.swapaxes(1, 2).reshape(order.shape)
+            order, slots = np.take_along_axis(order, dealt, 1), np.take_along_axis(slots, dealt, 1)
+        slots = np.where(order >= 0, slots, -1)
+        sharding = NamedSharding(self.mesh, PartitionSpec(None, AXIS))
+
+        def shard(source: np.ndarray, shape: tuple[int, ...]) -> Array:
+            return jax.make_array_from_callback(
+                shape, sharding, lambda index: source[np.maximum(order[tuple(index or ())[:2]], 0)]
+            )
+
+        return Batches(
+            shard(tokens, (*order.shape, tokens.shape[1])),
+            shard(labels, order.shape),
+            jax.make_array_from_callback(order.shape, sharding, lambda index: slots[index]),
+        )
+
+    def split(self, tokens: np.ndarray, labels: np.ndarray) -> Batches:
+        """Copies a whole split to the devices, for an evaluation. Arguments and errors are those of `batches`."""
+        examples = len(labels)
+        steps = -(-examples // self.rows)
+        rows = self.round_up(-(-examples // steps))
+        order = np.arange(examples)
+        if len(self.lengths) > 1:
+            order = np.argsort(_lengths(tokens, order), kind="stable")
+        padded = np.full(steps * rows, -1)
+        padded[:examples] = order
+        return self.batches(tokens, labels, padded.reshape(steps, rows))
 
 
-def make_plan(model: Classifier, optimizer: optax.GradientTransformation, batch_size: int) -> Plan:
-    """Makes a plan over all local devices."""
-    mesh = Mesh(jax.local_devices(), (AXIS,), axis_types=(AxisType.Auto,))
+def _lengths(tokens: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Returns the number of positions up to the last token of each example in `order`, and 0 for no example."""
+    used = np.asarray(tokens) != PADDING
+    lengths = np.where(used.any(1), tokens.shape[1] - used[:, ::-1].argmax(1), 0)
+    return np.where(order >= 0, lengths[order], 0)
+
+
+def make_plan(model: Classifier, optimizer: optax.GradientTransformation, batch_size: int, devices: Sequence[Device]) -> Plan:
+    """Makes a plan over devices."""
+    mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
     microbatch_size, length = -(-batch_size // mesh.size), model.config.max_length
     lengths = (length,)
-    if jax.default_backend() == "cpu":
+    if devices[0].platform == "cpu":
         microbatch_size = max(1, min(microbatch_size, _CACHE_BYTES // (4 * model.config.num_heads * length**2)))
         if model.config.mask_padding and length >= _TRIMMED_FROM:
             lengths = (length // 2, 3 * length // 4, length)
@@ -141,116 +190,136 @@ def epoch_order(plan: Plan, rng: Array, epoch: int | Array, examples: int) -> Ar
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def train(
-    plan: Plan, state: State, sums: Sums, examples: Examples, order: Array, first: int | Array, last: int | Array
-) -> tuple[State, Sums]:
+    plan: Plan, state: State, sums: Sums, batches: Batches, first: int | Array, last: int | Array
+) -> tuple[State, Sums, Array]:
     """Runs several steps of an epoch in one call.
 
     Args:
       plan: What the program is compiled for.
       state: The state before the steps. Its memory is reused.
       sums: The sums over the previous steps of the epoch.
-      examples: The training split.
-      order: The order of the examples in this epoch; see `epoch_order`.
+      batches: The batches of the epoch.
       first: The index of the first step.
       last: The index behind the last step.
 
     Returns:
-      The state after the steps, and `sums` with those of the steps added. The number of steps per call changes no bit of
-      either.
+      The state after the steps, `sums` with those of the steps added, and int32 −1. If the loss or the gradient of a step is
+      not finite: the state and the sums before that step, and its index. The number of steps per call changes no bit.
     """
 
-    def body(index: Array, carry: tuple[State, Sums]) -> tuple[State, Sums]:
-        state, sums = carry
-        state, new = train_step(plan, state, examples, order[index])
-        return state, sums + new
+    def unfinished(carry: tuple[Array, State, Sums, Array]) -> Array:
+        index, _, _, bad = carry
+        return (index < last) & (bad < 0)
 
-    return lax.fori_loop(first, last, body, (state, sums))
+    def body(carry: tuple[Array, State, Sums, Array]) -> tuple[Array, State, Sums, Array]:
+        index, state, sums, bad = carry
+        new_state, new_sums, finite = train_step(plan, state, at(batches, index))
+        state, sums = jax.tree.map(functools.partial(jnp.where, finite), (new_state, sums + new_sums), (state, sums))
+        return index + 1, state, sums, jnp.where(finite, bad, index)
+
+    start = jnp.asarray(first, jnp.int32), state, sums, jnp.full((), -1, jnp.int32)
+    _, state, sums, bad = lax.while_loop(unfinished, body, start)
+    return state, sums, bad
 
 
-def train_step(plan: Plan, state: State, examples: Examples, rows: Array) -> tuple[State, Sums]:
-    """Runs one step on the examples with the indices `rows`, where −1 stands for no example."""
-    dropout_rng = jax.random.fold_in(jax.random.fold_in(state.rng, _DROPOUT), state.step)
-    sharded = _by_length(plan, examples, rows)
-    gradient, sums = _on_devices(plan, functools.partial(_gradient, plan), state.params, dropout_rng, examples, sharded=sharded)
-    gradient = jax.tree.map(lambda g: g / sums.examples, gradient)
+def at(batches: Batches, index: int | Array) -> Batches:
+    """Returns one of the batches: tokens `[rows, T]`, labels and slots `[rows]`."""
+    return jax.tree.map(lambda array: array[index], batches)
+
+
+def train_step(plan: Plan, state: State, batch: Batches) -> tuple[State, Sums, Array]:
+    """Runs one step on a batch of `at`. Returns the new state, the sums, and whether loss and gradient are finite."""
+    gradient, sums = mean_gradient(plan, state, batch)
+    finite = jnp.isfinite(sums.loss)
+    for leaf in jax.tree.leaves(gradient):
+        finite &= jnp.all(jnp.isfinite(leaf))
     updates, optimizer = plan.optimizer.update(gradient, state.optimizer, state.params)
-    return State(state.rng, state.step + 1, optax.apply_updates(state.params, updates), optimizer), sums
+    return State(state.rng, state.step + 1, optax.apply_updates(state.params, updates), optimizer), sums, finite
+
+
+def mean_gradient(plan: Plan, state: State, batch: Batches) -> tuple[Any, Sums]:
+    """Returns the gradient of the mean loss of a batch of `at`, and the sums."""
+    dropout_rng = jax.random.fold_in(jax.random.fold_in(state.rng, _DROPOUT), state.step)
+    gradient, sums = _on_devices(plan, functools.partial(_gradient, plan), state.params, dropout_rng, sharded=batch)
+    return jax.tree.map(lambda g: g / sums.examples, gradient), sums
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def evaluate(plan: Plan, params: Any, examples: Examples) -> Sums:
+def norms(plan: Plan, state: State, batch: Batches) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+    """Returns the mean loss of a batch, and the norm of each module's parameters and of its gradients, by name."""
+    gradient, sums = mean_gradient(plan, state, batch)
+    parameters, gradients = ({name: optax.tree.norm(tree[name]) for name in tree} for tree in (state.params, gradient))
+    return sums.loss / sums.examples, parameters, gradients
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def evaluate(plan: Plan, params: Any, batches: Batches) -> Sums:
     """Returns the sums over a whole split, without dropout."""
-    rows = jnp.arange(plan.round_up(examples.labels.size))
-    rows, _ = _by_length(plan, examples, jnp.where(rows < examples.labels.size, rows, -1))
-    return _on_devices(plan, functools.partial(_evaluate, plan), params, examples, sharded=(rows,))
+
+    def body(index: Array, sums: Sums) -> Sums:
+        return sums + _on_devices(plan, functools.partial(_evaluate, plan), params, sharded=at(batches, index))
+
+    return lax.fori_loop(0, batches.labels.shape[0], body, Sums.zero())
 
 
-def _by_length(plan: Plan, examples: Examples, rows: Array) -> tuple[Array, Array]:
-    """Returns the rows and their indices in the batch; if reviews are trimmed, sorted by length and dealt to the devices."""
-    slots = jnp.arange(rows.size)
-    if len(plan.lengths) == 1:
-        return rows, slots
-    slots = jnp.argsort(_lengths(examples, rows)).reshape(-1, plan.mesh.size).T.ravel()
-    return rows[slots], slots
+def _on_devices(plan: Plan, function: Callable, *replicated: Any, sharded: Batches) -> Any:
+    """Runs `function` on every device, with all of `replicated` and its part of a batch. It sums over the devices itself."""
+    specs = (*(PartitionSpec() for _ in replicated), PartitionSpec(AXIS))
+    return jax.shard_map(function, mesh=plan.mesh, in_specs=specs, out_specs=PartitionSpec())(*replicated, sharded)
 
 
-def _lengths(examples: Examples, rows: Array) -> Array:
-    """Returns the number of positions of each review up to its last token, and 0 for no example."""
-    tokens = examples.tokens[rows]
-    ends = jnp.where(tokens != PADDING, jnp.arange(1, tokens.shape[1] + 1), 0)
-    return jnp.where(rows >= 0, jnp.max(ends, axis=1), 0)
+def _microbatches(plan: Plan, batch: Batches) -> Batches:
+    return jax.tree.map(lambda array: array.reshape(-1, plan.microbatch_size, *array.shape[1:]), batch)
 
 
-def _on_devices(plan: Plan, function: Callable, *replicated: Any, sharded: tuple[Array, ...]) -> Any:
-    """Runs `function` on every device, with all of `replicated` and a part of `sharded`. It sums over the devices itself."""
-    specs = (*(PartitionSpec() for _ in replicated), *(PartitionSpec(AXIS) for _ in sharded))
-    return jax.shard_map(function, mesh=plan.mesh, in_specs=specs, out_specs=PartitionSpec())(*replicated, *sharded)
-
-
-def _gradient(plan: Plan, params: Any, dropout_rng: Array, examples: Examples, rows: Array, slots: Array) -> tuple[Any, Sums]:
-    """Returns the gradient of the summed loss and the sums. `slots` are the indices of the rows in the batch."""
+def _gradient(plan: Plan, params: Any, dropout_rng: Array, batch: Batches) -> tuple[Any, Sums]:
+    """Returns the gradient of the summed loss and the sums."""
     params = lax.pcast(params, AXIS, to="varying")
 
-    def loss(params: Any, rows: Array, slots: Array, length: int) -> tuple[Array, Sums]:
-        rngs = jax.vmap(functools.partial(jax.random.fold_in, dropout_rng))(slots)
-        sums = _sums(plan.model, params, examples, rows, rngs, length)
+    def loss(params: Any, part: Batches) -> tuple[Array, Sums]:
+        rngs = jax.vmap(functools.partial(jax.random.fold_in, dropout_rng))(part.slots)
+        sums = _sums(plan.model, params, part, rngs)
         return sums.loss, sums
 
-    def microbatch(carry: tuple[Any, Sums], part: tuple[Array, Array]):
-        new = _trimmed(plan, examples, part[0], lambda length: jax.grad(loss, has_aux=True)(params, *part, length))
+    def microbatch(carry: tuple[Any, Sums], part: Batches):
+        new = _trimmed(plan, part, functools.partial(jax.grad(loss, has_aux=True), params))
         return jax.tree.map(jnp.add, carry, new), None
 
     zero = jax.tree.map(jnp.zeros_like, params), lax.pcast(Sums.zero(), AXIS, to="varying")
-    parts = rows.reshape(-1, plan.microbatch_size), slots.reshape(-1, plan.microbatch_size)
-    return lax.psum(lax.scan(microbatch, zero, parts)[0], AXIS)
+    return lax.psum(lax.scan(microbatch, zero, _microbatches(plan, batch))[0], AXIS)
 
 
-def _evaluate(plan: Plan, params: Any, examples: Examples, rows: Array) -> Sums:
-    def microbatch(sums: Sums, rows: Array):
-        return sums + _trimmed(plan, examples, rows, functools.partial(_sums, plan.model, params, examples, rows, None)), None
+def _evaluate(plan: Plan, params: Any, batch: Batches) -> Sums:
+    def microbatch(sums: Sums, part: Batches):
+        return sums + _trimmed(plan, part, lambda part: _sums(plan.model, params, part, None)), None
 
     zero = lax.pcast(Sums.zero(), AXIS, to="varying")
-    return lax.psum(lax.scan(microbatch, zero, rows.reshape(-1, plan.microbatch_size))[0], AXIS)
+    return lax.psum(lax.scan(microbatch, zero, _microbatches(plan, batch))[0], AXIS)
 
 
-def _trimmed(plan: Plan, examples: Examples, rows: Array, function: Callable[[int], Any]) -> Any:
-    """Calls `function` with the shortest length of the plan that holds the reviews in `rows`: it cuts off padding only."""
+def _trimmed(plan: Plan, part: Batches, function: Callable[[Batches], Any]) -> Any:
+    """Calls `function` with the shortest length of the plan that holds the reviews: it cuts off padding only."""
     if len(plan.lengths) == 1:
-        return function(plan.lengths[0])
-    branches = [functools.partial(function, length) for length in plan.lengths]
-    return lax.switch(jnp.searchsorted(jnp.array(plan.lengths), jnp.max(_lengths(examples, rows))), branches)
+        return function(part)
+    used = jnp.any(part.tokens != PADDING, axis=0)
+    longest = jnp.max(jnp.where(used, jnp.arange(1, used.size + 1), 0))
+    branches = [functools.partial(_cut, function, length) for length in plan.lengths]
+    return lax.switch(jnp.searchsorted(jnp.array(plan.lengths), longest), branches, part)
 
 
-def _sums(model: Classifier, params: Any, examples: Examples, rows: Array, dropout_rngs: Array | None, length: int) -> Sums:
-    """Returns the sums over the examples in `rows`, of which −1 stands for none, from their first `length` positions."""
-    weights = rows >= 0
-    tokens, labels = examples.tokens[rows, :length].astype(jnp.int32), examples.labels[rows].astype(jnp.int32)
+def _cut(function: Callable[[Batches], Any], length: int, part: Batches) -> Any:
+    return function(part._replace(tokens=part.tokens[:, :length]))
+
+
+def _sums(model: Classifier, params: Any, part: Batches, dropout_rngs: Array | None) -> Sums:
+    """Returns the sums over examples, of which the slot −1 stands for none."""
+    weights, tokens, labels = part.slots >= 0, part.tokens.astype(jnp.int32), part.labels.astype(jnp.int32)
     losses, correct = jax.vmap(functools.partial(_score, model, params))(tokens, labels, dropout_rngs)
     return Sums(
         jnp.sum(jnp.where(weights, losses, 0)),
-        jnp.sum(correct & weights),
+        jnp.sum(correct & weights, dtype=jnp.int32),
         jnp.sum(weights, dtype=jnp.int32),
-        jnp.sum((tokens != PADDING) & weights[:, None]),
+        jnp.sum((tokens != PADDING) & weights[:, None], dtype=jnp.int32),
     )
 
 

@@ -5,7 +5,20 @@ from typing import Any
 
 import jax
 
-from experiments import build, checkpoints, files, position, provenance, report, run_folder, saving, settings, steps
+from experiments import (
+    build,
+    checkpoints,
+    devices,
+    divergence,
+    files,
+    position,
+    provenance,
+    report,
+    run_folder,
+    saving,
+    settings,
+    steps,
+)
 from experiments.data.corpus import Corpus
 from experiments.divergence import Diverged
 from experiments.errors import DataError, UsageError
@@ -54,6 +67,7 @@ def train(config: Config, workdir: Path, label: str, progress: Progress | None =
         plan = build.build_plan(config, model, len(corpus.train.labels))
         start = _start(config, plan, corpus, workdir)
         saving.check_room(workdir, start)
+        progress.say(f"Trains on {devices.described(plan.devices)}.")
         if start.step:
             progress.say(f"Continues after step {start.step}, in epoch {len(start.rows) + 1} of {config.epochs}.")
         run_folder.open_new(workdir, config, corpus.tokenizer)
@@ -98,7 +112,10 @@ def _fit(config: Config, fit: Fit, saver: Saver, workdir: Path, progress: Progre
         try:
             fit.run(saver, metrics, progress)
         except Diverged as error:
-            raise Diverged(f"{error} at config.learning_rate={config.learning_rate}") from None
+            divergence.write(workdir, error)
+            raise Diverged(
+                f"{error}, at config.learning_rate={config.learning_rate}; {divergence.FILE} says more", error.found
+            ) from None
     saver.save(fit.position)
 
 

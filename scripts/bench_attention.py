@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
 
-from experiments import commands, report
+from experiments import devices, report
 from scripts import attention_contenders as contenders
 from scripts import floor
 from scripts.attention_contenders import Sizes, Step
@@ -51,7 +51,7 @@ def bench(name: str, steps: dict[str, Step], rounds: int, machine: Machine | Non
 
 def main() -> None:
     arguments = parse(sys.argv[1:])
-    commands.use_all_cores()
+    devices.start()
     cpu = jax.default_backend() == "cpu"
     dtype = arguments.dtype or ("float32" if cpu else "bfloat16")
     if arguments.masks:

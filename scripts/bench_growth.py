@@ -22,8 +22,7 @@ import numpy as np
 from jax import lax
 
 from attn.models.classifier import Classifier
-from attn.shapes import Array
-from experiments import build, commands, report, settings, steps
+from experiments import build, devices, report, settings, steps
 from scripts.contenders.ours import ours
 from scripts.contenders.workload import Sizes, make_workload
 from scripts.turns import WARM_UP, conditions, spread, time_in_turn
@@ -51,17 +50,18 @@ def several(model: str, count: int, sizes: Sizes) -> Callable[[], steps.State]:
     """A function that runs one train step of `count` models in one program, and returns their states, stacked."""
     workload = make_workload(model, sizes)
     plan = build.build_plan(workload.config, Classifier(workload.model), len(workload.labels))
-    examples, rngs = plan.examples(workload.tokens, workload.labels), jax.vmap(jax.random.key)(np.arange(count))
+    rngs = jax.vmap(jax.random.key)(np.arange(count))
     states = plan.replicate(lax.map(functools.partial(steps.initial_state, plan), rngs))
-    rows = plan.replicate(lax.map(lambda rng: steps.epoch_order(plan, rng, 0, len(workload.labels))[0], rngs))
+    orders = np.asarray(lax.map(lambda rng: steps.epoch_order(plan, rng, 0, len(workload.labels))[0], rngs))
+    batches = plan.batches(workload.tokens, workload.labels, orders)  # the first batch of each model
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def step(states: steps.State, examples: steps.Examples, rows: Array) -> steps.State:
-        return each(lambda state, order: steps.train_step(plan, state, examples, order)[0])(states, rows)
+    def step(states: steps.State, batches: steps.Batches) -> steps.State:
+        return each(lambda state, batch: steps.train_step(plan, state, batch)[0])(states, batches)
 
     def train() -> steps.State:
         nonlocal states
-        states = jax.block_until_ready(step(states, examples, rows))
+        states = jax.block_until_ready(step(states, batches))
         return states
 
     return train
@@ -78,7 +78,7 @@ def _rows(model: str, what: str, turns: Mapping[int, Callable[[], object]], roun
 
 def main() -> None:
     arguments = parse(sys.argv[1:])
-    commands.use_all_cores()
+    devices.start()
     rows = []
     for model in arguments.models:
         print(model, file=sys.stderr, flush=True)

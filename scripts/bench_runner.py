@@ -9,7 +9,8 @@ The rows of the table are:
   "warm" with the cache that the cold start has filled.
 - "runner over bare steps": by how much an epoch of `train`, with progress and metrics, takes longer than the same steps in one
   call of the compiled program. The two run in turn. The time of the steps themselves varies by more than this difference, so
-  there is also "of an epoch outside its steps": the part of an epoch that is spent outside of the compiled program.
+  there is also "of an epoch outside its steps": the part of an epoch that is spent outside of the compiled program, and the
+  part of it that is spent in saving checkpoints.
 - "archive to arrays" and "opening the arrays again", with --data imdb: each in its own process.
 - "padding masked", with --data imdb: the time of whole reviews divided by that of trimmed ones, where padding is masked.
 """
@@ -28,9 +29,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
+import jax.numpy as jnp
 
-from experiments import build, commands, report, settings, steps, train
+from experiments import build, devices, position, provenance, report, settings
+from experiments.fit import Epochs, Fit
 from experiments.metrics import Metrics, Progress
+from experiments.saving import Saver
+from experiments.stopping import Signals
 from scripts.contenders.ours import ours
 from scripts.contenders.workload import Workload
 from scripts.turns import WARM_UP, conditions, spread, time_in_turn
@@ -75,44 +80,61 @@ def start_rows(model: str, data: str, rounds: int, folder: Path) -> list[list[st
 
 
 def runner_rows(model: str, data: str, rounds: int) -> list[list[str]]:
+    """An epoch by the runner, with its progress line, its row and its checkpoints, and the same steps in one call."""
     config = settings.load_page(model, data)
     corpus = build.build_corpus(config)
     plan = build.build_plan(config, build.build_model(config, corpus.tokenizer), len(corpus.train.labels))
-    state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
-    examples = plan.examples(corpus.train.tokens, corpus.train.labels)
-    outside: list[float] = []
-    epochs, zero = train.Epochs(config, plan, state, examples), plan.replicate(steps.Sums.zero())
-    order = plan.replicate(steps.epoch_order(plan, state.rng, 0, examples.labels.size))
+    start = position.initial(plan, config)
+    fit, epochs = Fit(config, plan, corpus, start, Signals()), Epochs(plan, start.state, corpus.train)
+    batches, outside, saving = epochs.batches(start.state, 1), [], []
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
+    def copied() -> position.Position:
+        return start._replace(state=jax.tree.map(jnp.copy, start.state), sums=epochs.zero())
+
     with tempfile.TemporaryDirectory() as folder, Metrics(Path(folder)) as metrics:
         progress = Progress(1, Terminal())
 
         def bare() -> None:
-            nonlocal state
-            state, _ = jax.block_until_ready(steps.train(plan, state, zero, examples, order, 0, len(order)))
+            at = copied()
+            epochs.call(at.state, at.sums, batches, 0, epochs.steps)
 
         def whole() -> None:
-            nonlocal state
-            started = time.perf_counter()
-            state, sums, seconds = epochs.run(state, 1, progress)
-            loss, accuracy = sums.means()
-            row = {"epoch": 1, "train_loss": loss, "train_accuracy": accuracy, "val_loss": loss, "val_accuracy": accuracy}
-            row |= {"step_milliseconds": 1e3 * seconds / len(order), "examples_per_second": 1 / seconds}
-            metrics.write(row)
-            progress.epoch(row, 0)
-            outside.append(100 * (1 - seconds / (time.perf_counter() - started)))
+            with provenance.attempt(Path(folder), 0) as attempt:
+                fit.position, saver = copied(), TimedSaver(Path(folder), config, corpus, attempt, start)
+                started = time.perf_counter()
+                fit.train_epoch(epochs, saver, progress)
+                loss, accuracy = fit.position.sums.means()
+                row = {"epoch": 1, "train_loss": loss, "train_accuracy": accuracy, "val_loss": loss, "val_accuracy": accuracy}
+                row |= {"step_milliseconds": 1e3 * fit.position.seconds / epochs.steps, "examples_per_second": 1.0}
+                metrics.write(row)
+                progress.epoch(row, 0)
+                seconds = time.perf_counter() - started
+                outside.append(100 * (1 - fit.position.seconds / seconds))
+                saving.append(100 * saver.seconds / seconds)
 
         seconds = time_in_turn({"bare": bare, "whole": whole}, rounds)
     shares = [100 * (a / b - 1) for a, b in zip(seconds["whole"][WARM_UP:], seconds["bare"][WARM_UP:], strict=True)]
-    unit = f"% ({len(order)} steps)"
+    unit = f"% ({epochs.steps} steps)"
     return [
         [model, f"runner over bare steps, {unit}", *spread(shares)],
         [model, f"of an epoch outside its steps, {unit}", *spread(outside[WARM_UP:])],
+        [model, f"of an epoch in saving checkpoints, {unit}", *spread(saving[WARM_UP:])],
     ]
+
+
+class TimedSaver(Saver):
+    """A saver that adds up the seconds of its saves."""
+
+    seconds = 0.0
+
+    def save(self, at: position.Position) -> None:
+        started = time.perf_counter()
+        super().save(at)
+        self.seconds += time.perf_counter() - started
 
 
 def data_rows(archive: str, rounds: int, folder: Path) -> list[list[str]]:
@@ -159,7 +181,7 @@ def main() -> None:
         parser.error(f"--rounds={arguments.rounds} is not positive")
     if (arguments.data == "imdb") != (arguments.archive is not None):
         parser.error(f"--archive={arguments.archive} with --data={arguments.data}: imdb needs one, verdicts has none")
-    commands.use_all_cores()
+    devices.start()
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments import commands, report, settings
+from experiments import devices, report, settings
 from scripts import floor
 from scripts.contenders import processes
 from scripts.contenders.processes import CONTENDERS
@@ -69,7 +69,7 @@ def bench(
 def main() -> None:
     arguments = parse(sys.argv[1:])
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # all contenders share the memory of a GPU
-    commands.use_all_cores()
+    devices.start()
     missing = {name: [m for m in CONTENDERS[name][1] if importlib.util.find_spec(m) is None] for name in arguments.peers}
     machine = floor.measure()
     names = ["ours", *(name for name in arguments.peers if not missing[name])]

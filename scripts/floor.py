@@ -28,7 +28,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from attn.models.classifier import ClassifierConfig
-from experiments import commands, report, settings
+from experiments import devices, report, settings
 from scripts.contenders.workload import Sizes, make_workload
 
 # The sizes for `measure`, by platform: the side of the square matrices, and how many exponentials are computed how many times;
@@ -129,7 +129,7 @@ def share(least: float, seconds: float) -> str:
 
 
 def main() -> None:
-    commands.use_all_cores()
+    devices.start()
     machine = measure()
     print(describe(machine))
     sizes = Sizes(512, 256, 1)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from experiments import commands, quickstart, report, settings, train
+from experiments import devices, quickstart, report, settings, train
 from experiments.data import verdicts
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     seeds = range(parser.parse_args().seeds)
-    commands.use_all_cores()
+    devices.start()
     rows = [row("bag of words", [bag_of_words(seed) for seed in seeds])]
     configs = {model.name: model.config() for model in quickstart.MODELS}
     configs["transformer_positional"] = settings.load_page("transformer_positional", "verdicts")

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 def test_the_table_has_a_row_for_every_contender(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", "--workloads", "2,2,16,8", "--rounds", "1"])
-    monkeypatch.setattr(bench_attention.commands, "use_all_cores", lambda: None)
+    monkeypatch.setattr(bench_attention.devices, "start", lambda: None)
     bench_attention.main()
     rows = [line.split("|")[1:4] for line in capsys.readouterr().out.splitlines() if line.startswith("| 2,2,16,8")]
     names = [name.strip() for _, name, _ in rows]

@@ -32,11 +32,13 @@ def test_several_models_in_one_program_are_what_each_is_alone(each, monkeypatch)
     states = bench_growth.several("single_head", 3, SIZES)()
     workload = make_workload("single_head", SIZES)
     plan = build.build_plan(workload.config, Classifier(workload.model), len(workload.labels))
-    examples, seen = plan.examples(workload.tokens, workload.labels), set()
+    seen = set()
     for seed in range(3):
         state = plan.replicate(steps.initial_state(plan, jax.random.key(seed)))
-        order = plan.replicate(steps.epoch_order(plan, state.rng, 0, SIZES.batch_size))
-        expected, _ = jax.jit(steps.train_step, static_argnums=0)(plan, state, examples, order[0])
+        batches = plan.batches(
+            workload.tokens, workload.labels, np.asarray(steps.epoch_order(plan, state.rng, 0, SIZES.batch_size))
+        )
+        expected, _, _ = jax.jit(steps.train_step, static_argnums=0)(plan, state, steps.at(batches, 0))
         alone, among = (jax.tree.leaves(params) for params in (expected.params, states.params))
         for leaf, leaves in zip(alone, among, strict=True):
             np.testing.assert_allclose(leaves[seed], leaf, atol=2e-6)

@@ -35,11 +35,12 @@ def test_a_run_that_does_not_start_is_named(tmp_path):
 def test_the_runner_is_held_against_its_bare_steps(fast_compilation, monkeypatch):
     """On the tiny corpus: 90 reviews are three batches of 32."""
     monkeypatch.setattr(build, "build_corpus", lambda config: tiny.corpus())
-    over, outside = bench_runner.runner_rows("single_head", "verdicts", 1)
+    over, outside, saving = bench_runner.runner_rows("single_head", "verdicts", 1)
     assert over[:2] == ["single_head", "runner over bare steps, % (3 steps)"]
     assert outside[:2] == ["single_head", "of an epoch outside its steps, % (3 steps)"]
     assert numbers(over)[0] > -100
-    assert 0 < numbers(outside)[0] < 100
+    assert saving[:2] == ["single_head", "of an epoch in saving checkpoints, % (3 steps)"]
+    assert 0 < numbers(saving)[0] < numbers(outside)[0] < 100
 
 
 def test_trimmed_reviews_are_held_against_whole_ones(monkeypatch):

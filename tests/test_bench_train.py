@@ -69,7 +69,7 @@ def print_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     """Runs the benchmark's command on contenders that do nothing, with a machine that is not measured."""
 
     contender = Contender(1, lambda: time.sleep(1e-3), lambda: time.sleep(1e-3))
-    monkeypatch.setattr(bench_train.commands, "use_all_cores", lambda: None)
+    monkeypatch.setattr(bench_train.devices, "start", lambda: None)
     monkeypatch.setattr(floor, "measure", lambda: floor.Machine(1e9, 1e9, 1e9))
     monkeypatch.setattr(bench_train, "bench", functools.partial(bench_train.bench, start=lambda *_: contender))
 

@@ -144,7 +144,7 @@ def test_a_line_that_would_break_the_terminal(tmp_path: Path, capsys: pytest.Cap
     ("error", "code", "said"),
     [
         (DataError("IMDB archive x is truncated"), 4, "error: IMDB archive x is truncated\n"),
-        (train.Diverged("epoch 3: loss nan"), 3, "error: epoch 3: loss nan\n"),
+        (train.Diverged("epoch 3: loss nan", {}), 3, "error: epoch 3: loss nan\n"),
         (OSError(28, "No space left on device", "m"), 1, "error: [Errno 28] No space left on device: 'm'\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import Mesh
 
 import attn
 from attn.models.classifier import Classifier
@@ -23,25 +22,29 @@ def make_plan(page="transformer_positional", microbatch_size=2, devices=2, mask_
     config = settings.load_page(page, "imdb")
     config.model.mask_padding = mask_padding
     model = Classifier(settings.model_config(config, vocabulary_size=30, max_length=LENGTH))
-    plan = steps.make_plan(model, attn.keras_adam(0.01), BATCH)
-    mesh = Mesh(jax.local_devices()[:devices], plan.mesh.axis_names, axis_types=plan.mesh.axis_types)
-    return dataclasses.replace(plan, microbatch_size=microbatch_size, mesh=mesh)
+    plan = steps.make_plan(model, attn.keras_adam(0.01), BATCH, jax.local_devices()[:devices])
+    return dataclasses.replace(plan, microbatch_size=microbatch_size)
 
 
-def make_examples(plan: steps.Plan) -> steps.Examples:
+def make_examples() -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and labels."""
     rng = np.random.default_rng(0)
     tokens = rng.integers(1, 30, (EXAMPLES, LENGTH)) * (np.arange(LENGTH) < rng.integers(1, LENGTH + 1, (EXAMPLES, 1)))
     labels = rng.integers(0, 2, EXAMPLES)
-    return plan.examples(jnp.asarray(tokens, jnp.uint16), jnp.asarray(labels, jnp.int8))
+    return tokens.astype(np.uint16), labels.astype(np.int8)
+
+
+def make_batches(plan: steps.Plan, rng: jax.Array) -> steps.Batches:
+    return plan.batches(*make_examples(), np.asarray(steps.epoch_order(plan, rng, 0, EXAMPLES)))
 
 
 @functools.cache
 def run_epoch(plan: steps.Plan, calls=((0, 3),), seed=0):
     state = plan.replicate(steps.initial_state(plan, jax.random.key(seed)))
-    order = plan.replicate(steps.epoch_order(plan, state.rng, 0, EXAMPLES))
-    sums = plan.replicate(steps.Sums.zero())
+    batches, sums = make_batches(plan, state.rng), plan.replicate(steps.Sums.zero())
     for first, last in calls:
-        state, sums = steps.train(plan, state, sums, make_examples(plan), order, first, last)
+        state, sums, bad = steps.train(plan, state, sums, batches, first, last)
+        assert bad == -1
     return state, sums
 
 
@@ -67,8 +70,7 @@ def test_a_step_is_the_gradient_of_the_mean_loss_over_the_batch():
     """Against one plain `jax.grad` of the whole batch without dropout, through Keras' Adam; the last batch is ragged."""
     plan = make_plan("single_head")
     state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
-    order = plan.replicate(steps.epoch_order(plan, state.rng, 0, EXAMPLES))
-    examples = make_examples(plan)
+    order, examples = steps.epoch_order(plan, state.rng, 0, EXAMPLES), make_examples()
     params, optimizer = jax.tree.map(jnp.copy, (state.params, state.optimizer))
 
     def loss(params, tokens, labels):
@@ -92,7 +94,7 @@ def test_a_step_is_the_gradient_of_the_mean_loss_over_the_batch():
     assert distance(state.params, params) < 1e-5
     assert float(sums.loss) == pytest.approx(total, rel=1e-5)
     assert (int(sums.correct), int(sums.examples)) == (correct, EXAMPLES)
-    assert int(sums.tokens) == np.count_nonzero(examples.tokens)
+    assert int(sums.tokens) == np.count_nonzero(examples[0])
     assert int(state.step) == 3
 
 
@@ -116,24 +118,22 @@ def test_trimmed_reviews_change_no_number_where_padding_is_masked(page, lengths,
     trimmed = dataclasses.replace(whole, lengths=lengths)
     used = []
     sums_of = steps._sums
-    monkeypatch.setattr(steps, "_sums", lambda *arguments: used.append(arguments[-1]) or sums_of(*arguments))
+    monkeypatch.setattr(steps, "_sums", lambda *arguments: used.append(arguments[2].tokens.shape[1]) or sums_of(*arguments))
     (state, sums), (expected_state, expected) = run_epoch(trimmed), run_epoch(whole)
     assert set(lengths) <= set(used)
     assert distance(state.params, expected_state.params) < 2e-5
     assert float(sums.loss) == pytest.approx(float(expected.loss), rel=1e-5)
     assert tuple(map(int, sums[1:])) == tuple(map(int, expected[1:]))
-    examples, too_short = make_examples(whole), dataclasses.replace(whole, lengths=(2,))
-    of_trimmed, of_whole, of_too_short = (
-        steps.evaluate(plan, expected_state.params, examples).means() for plan in (trimmed, whole, too_short)
+    of_trimmed, of_whole = (
+        steps.evaluate(plan, expected_state.params, plan.split(*make_examples())).means() for plan in (trimmed, whole)
     )
     assert of_trimmed == pytest.approx(of_whole, rel=1e-6)
-    assert of_too_short[0] != pytest.approx(of_whole[0], rel=1e-5)
 
 
-def test_training_on_reviews_that_are_trimmed_too_short_gives_other_parameters():
-    """So that the parameters in the test before can differ."""
+def test_reviews_that_are_trimmed_too_short_give_other_parameters():
+    """So that the numbers in the test before can differ."""
     whole = make_plan("single_head", mask_padding=True)
-    too_short = dataclasses.replace(whole, lengths=(2,))
+    too_short = dataclasses.replace(whole, lengths=(1, 2))
     assert distance(run_epoch(too_short)[0].params, run_epoch(whole)[0].params) > 1e-4
 
 
@@ -142,7 +142,7 @@ def test_reviews_are_trimmed_where_padding_is_masked():
         config = settings.load_page("single_head", "imdb")
         config.model.mask_padding = mask_padding
         model = Classifier(settings.model_config(config, vocabulary_size=30, max_length=max_length))
-        return steps.make_plan(model, attn.keras_adam(0.01), BATCH).lengths
+        return steps.make_plan(model, attn.keras_adam(0.01), BATCH, jax.devices()).lengths
 
     assert lengths(256, mask_padding=True) == (128, 192, 256)
     assert lengths(256, mask_padding=False) == (256,)
@@ -152,13 +152,10 @@ def test_reviews_are_trimmed_where_padding_is_masked():
 def test_dropout_changes_with_the_seed_and_the_step():
     plan = make_plan()
     state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
-    order = plan.replicate(steps.epoch_order(plan, state.rng, 0, EXAMPLES))
-    losses = set()
+    batches, losses = make_batches(plan, state.rng), set()
     for rng, step in ((0, 0), (0, 1), (1, 0)):  # the same parameters, the same examples
         changed = jax.tree.map(jnp.copy, state._replace(rng=jax.random.key(rng), step=jnp.int32(step)))
-        sums = steps.train(plan, plan.replicate(changed), plan.replicate(steps.Sums.zero()), make_examples(plan), order, 0, 1)[
-            1
-        ]
+        sums = steps.train(plan, plan.replicate(changed), plan.replicate(steps.Sums.zero()), batches, 0, 1)[1]
         losses.add(float(sums.loss))
     assert len(losses) == 3
 
@@ -174,15 +171,71 @@ def test_how_many_steps_a_call_runs_changes_no_bit():
 def test_evaluation_is_the_mean_over_the_split():
     plan = make_plan()
     state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
-    examples = make_examples(plan)
-    tokens, labels = (np.asarray(array).astype(np.int32) for array in examples)
+    tokens, labels = (array.astype(np.int32) for array in make_examples())
     logits = np.asarray(jax.jit(plan.model.apply)({"params": state.params}, tokens), np.float64)
     log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    loss, accuracy = steps.evaluate(plan, state.params, examples).means()
+    loss, accuracy = steps.evaluate(plan, state.params, plan.split(*make_examples())).means()
     assert loss == pytest.approx(-log_probabilities[np.arange(EXAMPLES), labels].mean(), rel=1e-5)
     assert accuracy == pytest.approx((logits.argmax(-1) == labels).mean())
 
 
 def test_tokens_of_another_length_are_refused():
     with pytest.raises(ValueError, match=r"^tokens \(11, 7\) must be \[E, max_length=6\]$"):
-        make_plan().examples(np.ones((EXAMPLES, 7), np.uint16), np.ones(EXAMPLES, np.int8))
+        make_plan().split(np.ones((EXAMPLES, 7), np.uint16), np.ones(EXAMPLES, np.int8))
+
+
+@pytest.mark.parametrize("which", ["parameter", "gradient"])
+def test_a_step_that_is_not_finite_ends_the_call_before_it(which: str, monkeypatch: pytest.MonkeyPatch):
+    """An infinite parameter in the second step, or a gradient that is NaN in the first one, where the loss is finite."""
+    plan = make_plan()
+    if which == "gradient":
+        plan, score = dataclasses.replace(plan, microbatch_size=1), steps._score
+
+        def turn(*arguments):
+            loss, correct = score(*arguments)
+            shift = arguments[1]["logits"]["bias"][0]
+            return loss + shift - jnp.sqrt(shift * shift), correct  # at 0: the value 0, and the gradient NaN
+
+        monkeypatch.setattr(steps, "_score", turn)
+    state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
+    batches, zero = make_batches(plan, state.rng), plan.replicate(steps.Sums.zero())
+    if which == "parameter":
+        state, sums, bad = steps.train(plan, state, zero, batches, 0, 1)
+        assert bad == -1
+        state.params["logits"]["bias"] = state.params["logits"]["bias"].at[0].set(jnp.inf)
+        first = 1
+    else:
+        sums, first = zero, 0
+    before = jax.tree.map(np.array, (state.params, state.optimizer, state.step, sums))
+    state, sums, bad = steps.train(plan, state, sums, batches, first, 3)
+    assert bad == first
+    after = jax.tree.map(np.array, (state.params, state.optimizer, state.step, sums))
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    loss, parameters, gradients = steps.norms(plan, state, steps.at(batches, first))
+    assert parameters.keys() == gradients.keys() == state.params.keys()
+    assert np.isfinite(loss) == (which == "gradient")
+    assert not np.isfinite(gradients["logits"])
+    squares = sum((np.asarray(leaf, np.float64) ** 2).sum() for leaf in jax.tree.leaves(state.params["embedding"]))
+    assert float(parameters["embedding"]) == pytest.approx(np.sqrt(squares), rel=1e-5)
+
+
+def test_each_process_reads_its_share_of_the_rows_alone():
+    """With the devices of this process, the rows of each device are read once; no example has the slot −1."""
+    plan, read = make_plan(devices=2), []
+    tokens, labels = make_examples()
+
+    class Recorded(np.ndarray):
+        def __getitem__(self, index):
+            read.append(np.asarray(index))
+            return np.asarray(self)[index]
+
+    order = np.asarray(steps.epoch_order(plan, jax.random.key(0), 0, EXAMPLES))
+    batches = plan.batches(tokens.view(Recorded), labels, order)
+    assert [rows.shape for rows in read] == [(3, plan.rows // 2)] * 2
+    np.testing.assert_array_equal(np.concatenate(read, 1), np.maximum(order, 0))
+    np.testing.assert_array_equal(np.asarray(batches.slots) >= 0, order >= 0)
+    kept = order >= 0
+    np.testing.assert_array_equal(np.asarray(batches.tokens)[kept], tokens[order[kept]])
+    np.testing.assert_array_equal(np.asarray(batches.labels)[kept], labels[order[kept]])
+    shards = {shard.device: shard.data.shape for shard in batches.tokens.addressable_shards}
+    assert set(shards.values()) == {(3, plan.rows // 2, LENGTH)}

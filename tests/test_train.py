@@ -211,7 +211,7 @@ def test_a_diverged_run_has_no_result(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(steps.Sums, "means", diverge)
     tiny.train(monkeypatch, tmp_path / "run", on_test=lambda: pytest.fail("the test split was read"), code=3)
     err = capsys.readouterr().err
-    assert err.startswith("error: epoch 2: loss nan, val_loss nan at config.learning_rate=0.00")
+    assert err.startswith("error: epoch 2: loss nan, val_loss nan, at config.learning_rate=0.003; diverged.json says more")
     assert err.count("\n") == 1
     assert [row["epoch"] for row in run_folder.read_rows(tmp_path / "run")] == [1]
     assert not (tmp_path / "run" / "result.json").exists()

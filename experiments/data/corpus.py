@@ -4,14 +4,14 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from experiments.data.tokenizer import Tokenizer
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """The examples of a split.
 
     Attributes:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from attn.models.classifier import ClassifierConfig
-from experiments import commands
+from experiments import devices
 from scripts.contenders.workload import Contender, Workload, output_dim
 
 torch: Any = importlib.import_module("torch")  # part of the extra "peers"
@@ -24,7 +24,7 @@ def compiled(workload: Workload) -> Contender:
 
 
 def _contender(workload: Workload, compiled: bool) -> Contender:
-    torch.set_num_threads(commands.cores())
+    torch.set_num_threads(devices.cores())
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = Model(workload.model).to(device)
     run = torch.compile(model) if compiled else model
