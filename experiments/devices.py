@@ -38,7 +38,8 @@ def start() -> None:
         raise UsageError(f"a JAX_ variable of the environment is wrong: {_first_line(error)}") from None
     if forced is None and _NUMBER not in os.environ:
         jax.config.update("jax_num_cpu_devices", cores())
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _SMALLEST_KEPT)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", _SMALLEST_KEPT)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "attn" / "compiled"))

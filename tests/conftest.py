@@ -22,7 +22,8 @@ NEEDS_PEERS = "needs the extra peers: make test EXTRAS=peers"
 FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 if jax.__version_info__ < (0, 11):  # jaxlib 0.12 no longer knows the first flag, and XLA aborts on a flag that it does not know
     os.environ.setdefault("XLA_FLAGS", FAST_COMPILATION)
-jax.config.update("jax_num_cpu_devices", 2)  # the steps are tested on one device and on two
+os.environ["JAX_NUM_CPU_DEVICES"] = "2"  # the steps are tested on one device and on two
+jax.config.update("jax_num_cpu_devices", 2)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     folder = config.cache.mkdir("compiled")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
