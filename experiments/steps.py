@@ -184,7 +184,7 @@ def epoch_order(plan: Plan, rng: Array, epoch: int | Array, examples: int) -> Ar
     order_rng = jax.random.fold_in(jax.random.fold_in(rng, _ORDER), epoch)
     steps = -(-examples // plan.batch_size)
     order = jnp.full(steps * plan.batch_size, -1, jnp.int32)
-    order = order.at[:examples].set(jax.random.permutation(order_rng, examples)).reshape(steps, plan.batch_size)
+    order = order.at[:examples].set(jax.random.permutation(order_rng, examples).astype(jnp.int32)).reshape(steps, plan.batch_size)
     return jnp.pad(order, ((0, 0), (0, plan.rows - plan.batch_size)), constant_values=-1)
 
 
@@ -327,5 +327,5 @@ def _score(model: Classifier, params: Any, tokens: Array, label: Array, dropout_
     """Returns the cross-entropy of one review `[T]` in nats, and whether the most probable class is its label."""
     rngs = None if dropout_rng is None else {"dropout": dropout_rng}
     logits = cast(Array, model.apply({"params": params}, tokens, deterministic=dropout_rng is None, rngs=rngs))
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), label)  # float64 with JAX_ENABLE_X64
     return loss, jnp.argmax(logits) == label
