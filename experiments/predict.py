@@ -1,5 +1,6 @@
 """Predicts a label for each line of a file."""
 
+import collections
 import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -9,22 +10,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.data import tokenizer
+from experiments.data.tokenizer import Tokenizer
 from experiments.run_folder import Run
 
 LABELS = ("neg", "pos")
-_BATCH = 64
+BATCH_SIZE = 64
+_PIECE = 2**16  # bytes that are tokenized at once: the words of a line of 10 MB would take 250 MB
+_SHOWN = 60  # characters
 
 
-def predict(run: Run, lines: Iterable[bytes]) -> Iterator[str]:
+def predict(run: Run, lines: Iterable[bytes], show_text: bool = False, batch_size: int = BATCH_SIZE) -> Iterator[str]:
     """Predicts the label of each review.
 
     Args:
-      run: A finished run.
-      lines: The reviews, as bytes.
+      run: A run.
+      lines: The reviews: any bytes, of any length.
+      show_text: Whether the start of the review is shown too.
+      batch_size: The number of reviews that are computed together. No line is yielded before so many are read.
 
     Yields:
-      A line of JSON for each review: `label`, its `probability`, the number of `tokens` that the model read, and the number of
-      words that are not in its vocabulary (`out_of_vocabulary`). The model does not see words that no training review has.
+      A line of JSON in ASCII for each review: `label`, its `probability`, the number of `tokens` that the model read, the
+      number of words that are not in its vocabulary (`out_of_vocabulary`), and if asked for the first 60 characters of its
+      `text`, with spaces for control characters. The model does not see words that no training review has.
     """
 
     @jax.jit
@@ -32,17 +40,37 @@ def predict(run: Run, lines: Iterable[bytes]) -> Iterator[str]:
         return jax.nn.softmax(cast(jax.Array, run.model.apply({"params": run.params}, tokens)))
 
     lines = iter(lines)
-    while batch := [run.tokenizer.encode(line.rstrip(b"\r\n")) for line in islice(lines, _BATCH)]:
-        tokens = run.tokenizer.pad([review.ids for review in batch])
-        filled = np.zeros((_BATCH, tokens.shape[1]), np.int32)  # always of one shape, so that there is one compilation
+    while batch := [_read(run.tokenizer, line.rstrip(b"\r\n")) for line in islice(lines, batch_size)]:
+        tokens = run.tokenizer.pad([ids for ids, _, _ in batch])
+        filled = np.zeros((batch_size, tokens.shape[1]), np.int32)  # always of one shape, so that there is one compilation
         filled[: len(batch)] = tokens
-        for review, row in zip(batch, np.asarray(probabilities(jnp.asarray(filled))), strict=False):
+        for (ids, unknown, text), row in zip(batch, np.asarray(probabilities(jnp.asarray(filled))), strict=False):
             label = int(row.argmax())
-            yield json.dumps(
-                {
-                    "label": LABELS[label] if len(row) == len(LABELS) else str(label),
-                    "probability": round(float(row[label]), 6),
-                    "tokens": min(len(review.ids), run.tokenizer.max_length),
-                    "out_of_vocabulary": review.out_of_vocabulary,
-                }
-            )
+            answer = {
+                "label": LABELS[label] if len(row) == len(LABELS) else str(label),
+                "probability": round(float(row[label]), 6),
+                "tokens": len(ids),
+                "out_of_vocabulary": unknown,
+            }
+            yield json.dumps(answer | {"text": text} if show_text else answer)
+
+
+def _read(by: Tokenizer, line: bytes) -> tuple[list[int], int, str]:
+    """Returns the ids that the model reads of a line, the number of its words that are not in the vocabulary, and its start."""
+    ids, unknown = collections.deque([tokenizer.START], by.max_length), 0
+    for piece in _pieces(line):
+        encoded = by.encode(piece)
+        ids.extend(encoded.ids[1:])
+        unknown += encoded.out_of_vocabulary
+    start = line[: 4 * _SHOWN].decode(errors="replace")  # a character has at most four bytes
+    return list(ids), unknown, "".join(c if c.isprintable() else " " for c in start[:_SHOWN])
+
+
+def _pieces(line: bytes) -> Iterator[bytes]:
+    """Divides a line into pieces of about _PIECE bytes, between words."""
+    first = 0
+    while first < len(line):
+        separator = tokenizer.SEPARATOR.search(line, first + _PIECE)
+        last = separator.end() if separator else len(line)
+        yield line[first:last]
+        first = last

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ LARGEST_VOCABULARY = 2**16  # ids are stored as uint16
 # The filter of Keras with tab and newline. The apostrophe is not a separator. Other control bytes, NUL and non-ASCII bytes are
 # parts of words: the rule is about bytes, so the training split has 88,584 words, while decoded text has 88,582.
 _SEPARATORS = b'!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
+SEPARATOR = re.compile(b"[" + re.escape(_SEPARATORS + b" ") + b"]")
 _TABLE = bytes(ord(" ") if byte in _SEPARATORS else byte for byte in range(256)).lower()  # bytes.lower() changes ASCII only
 
 
