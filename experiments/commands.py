@@ -1,40 +1,38 @@
-"""The commands, their flags, and the messages for wrong ones."""
+"""The commands and their exit codes. The flags are read by `command_flags`.
 
-import difflib
+What takes long to import is imported in the commands, when their flags are read: a wrong command line is told at once.
+"""
+
+import io
 import json
 import os
-import re
 import sys
-import warnings
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import BinaryIO
 
-from absl import flags
-from ml_collections import config_flags
-
-from experiments import devices, settings
+from experiments import command_flags, devices, lock
+from experiments.command_flags import path
 from experiments.errors import Refusal, UsageError
-from experiments.settings import Config
+from experiments.stopping import INTERRUPTED
 
 USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …], in a checkout of the repository
 
   quickstart  [--workdir=runs/quickstart]
               Trains six small models on the embedded corpus. One to two minutes.
   train       --config=configs/NAME.py[:verdicts] --workdir=DIR [--config.FIELD=VALUE …]
-              Trains one model, on IMDB or on the embedded corpus. Half a minute to seven minutes, which it estimates itself.
-  evaluate    --workdir=DIR [--split=validation|test]
-              Prints loss and accuracy of a finished run, as JSON. Less than a minute.
-  predict     --workdir=DIR [FILE|-]
-              Prints a label for each line of a file or of standard input, as JSON. Seconds.
+              Trains one model, on IMDB or on the embedded corpus, or continues a run that was stopped.
+              Half a minute to seven minutes, which it estimates itself.
+  evaluate    --workdir=DIR [--split=validation|test] [--checkpoint=last|best]
+              Prints loss and accuracy of a run, as JSON. Less than a minute.
+  predict     --workdir=DIR [FILE|-|--words=TEXT] [--show_text] [--checkpoint=last|best]
+              Prints a label for each line of a file or of standard input, or for one text, as JSON. Seconds.
   prepare     [--archive=PATH] [--data_dir=DIR]
               Prepares the IMDB reviews, from a local archive or from a download of 84 MB. Half a minute and the download.
   reproduce   --workdir=DIR [--seeds=5] [--data_dir=DIR]
               Trains four models on IMDB and compares them with the curves of the blog post. About 84 minutes in all.
 
 The times are those of two idle CPU cores. README.md and docs/lab.md say more."""
-
-INTERRUPTED = 130  # the exit code of Ctrl-C
 
 
 def main(arguments: list[str]) -> int:
@@ -75,74 +73,102 @@ def _run(arguments: list[str]) -> int:
         return 0 if arguments else UsageError.exit_code
     name, *rest = arguments
     if name not in COMMANDS:
-        raise UsageError(f"{name!r} is not a command: it must be one of {', '.join(COMMANDS)}{_hint(name, COMMANDS)}")
-    devices.start()
+        near = command_flags.near(name, COMMANDS)
+        raise UsageError(f"{name!r} is not a command: it must be one of {', '.join(COMMANDS)}{near}")
     COMMANDS[name](rest)
     return 0
 
 
 def _prepare(arguments: list[str]) -> None:
-    values, _ = _parse(arguments, archive=None, data_dir=None)
+    values, _ = command_flags.parse(arguments, {"archive": None, "data_dir": None})
+    archive = command_flags.optional_path("--archive", values.archive)
+    data_dir = command_flags.optional_path("--data_dir", values.data_dir)
     from experiments.data import imdb
 
-    folder = imdb.prepare(_path(values.archive), _path(values.data_dir))
-    print(f"prepared in {folder}")
+    print(f"prepared in {imdb.prepare(archive, data_dir)}")
 
 
 def _train(arguments: list[str]) -> None:
-    config, page, workdir = _parse_config(arguments)
+    defaults = {"config": None, "workdir": None}
+    values, fields = command_flags.parse(arguments, defaults, fields=True)
+    workdir, page = command_flags.workdir(values), command_flags.page(values)
+    lock.refuse_if_busy(workdir)
+    devices.start()
+    config = command_flags.read_config(page, fields, defaults)
     from experiments import train
 
-    result = train.train(config, workdir, page)
+    result = train.train(config, workdir, Path(page.partition(":")[0]).stem)
     print(f"test_loss {result['test_loss']:.4f}  test_accuracy {result['test_accuracy']:.4f}  in {workdir}")
     if config.data.name == "verdicts" and config.model.positions == "none":
         print("Without positions, no model exceeds 0.5 on this corpus: try --config.model.positions=sinusoidal.")
 
 
 def _evaluate(arguments: list[str]) -> None:
-    values, _ = _parse(arguments, workdir=None, split="validation")
-    if values.split not in ("validation", "test"):
-        raise UsageError(f"--split={values.split} must be validation or test")
+    values, _ = command_flags.parse(arguments, {"workdir": None, "split": "validation", "checkpoint": "last"})
+    workdir = command_flags.workdir(values)
+    split = command_flags.choice("split", values.split, ("validation", "test"))
+    checkpoint = command_flags.choice("checkpoint", values.checkpoint, ("last", "best"))
+    devices.start()
     from experiments import evaluation
 
-    print(json.dumps(evaluation.evaluate(_workdir(values), values.split)))
+    print(json.dumps(evaluation.evaluate(workdir, split, checkpoint)))
 
 
 def _predict(arguments: list[str]) -> None:
-    values, files = _parse(arguments, words=True, workdir=None)
+    defaults = {"workdir": None, "words": None, "show_text": False, "checkpoint": "last"}
+    values, files = command_flags.parse(arguments, defaults, words=True)
     if len(files) > 1:
-        raise UsageError(f"predict reads one FILE, not {len(files)}: {' '.join(files)}")
-    workdir = _workdir(values)
-    from experiments import predict, run_folder
+        raise UsageError(f"predict reads one FILE, not {len(files)}: {' '.join(files)}{_HINT}")
+    if files and values.words is not None:
+        raise UsageError(f"predict reads FILE {files[0]} or --words, not both")
+    workdir = command_flags.workdir(values)
+    checkpoint = command_flags.choice("checkpoint", values.checkpoint, ("last", "best"))
+    with _texts(files[0] if files else "-", values.words) as texts:
+        devices.start()
+        from experiments import predict, run_folder
 
-    with _open(files[0] if files else "-") as lines:
-        for line in predict.predict(run_folder.load(workdir), lines):
+        run = run_folder.load(workdir, checkpoint)
+        if typed := isinstance(texts, io.IOBase) and texts.isatty():
+            print("One text a line; Ctrl-D ends.", file=sys.stderr, flush=True)
+        for line in predict.predict(run, texts, show_text=values.show_text, batch_size=1 if typed else predict.BATCH_SIZE):
             print(line, flush=True)
 
 
-def _open(file: str) -> BinaryIO:
+_HINT = "; to give a text itself, write --words='the text'"
+
+
+def _texts(file: str, words: str | None) -> AbstractContextManager[Iterable[bytes]]:
+    """Returns the texts of `predict`: that of --words, or the lines of a file."""
+    if words is not None:
+        return nullcontext([os.fsencode(words)])
     if file == "-" and sys.stdin is None:
         raise UsageError("FILE is missing, and standard input is closed")
     try:
-        return sys.stdin.buffer if file == "-" else Path(file).open("rb")
+        return sys.stdin.buffer if file == "-" else path("FILE", file).open("rb")
     except OSError as error:
-        raise UsageError(f"FILE {file} cannot be read: {error.strerror}") from None
+        hint = _HINT if isinstance(error, FileNotFoundError) else ""
+        raise UsageError(f"FILE {file} cannot be read: {error.strerror}{hint}") from None
 
 
 def _reproduce(arguments: list[str]) -> None:
-    values, _ = _parse(arguments, workdir=None, data_dir=None, seeds=5)
+    values, _ = command_flags.parse(arguments, {"workdir": None, "data_dir": None, "seeds": 5})
     if not 1 <= values.seeds <= 1000:
         raise UsageError(f"--seeds={values.seeds} must be an integer from 1 to 1000")
+    workdir = command_flags.workdir(values)
+    command_flags.optional_path("--data_dir", values.data_dir)
+    devices.start()
     from experiments import reproduce
 
-    reproduce.reproduce(_workdir(values), values.seeds, values.data_dir)
+    reproduce.reproduce(workdir, values.seeds, values.data_dir)
 
 
 def _quickstart(arguments: list[str]) -> None:
-    values, _ = _parse(arguments, workdir="runs/quickstart")
+    values, _ = command_flags.parse(arguments, {"workdir": "runs/quickstart"})
+    workdir = command_flags.workdir(values)
+    devices.start()
     from experiments import quickstart
 
-    quickstart.quickstart(_workdir(values))
+    quickstart.quickstart(workdir)
 
 
 COMMANDS = {
@@ -153,130 +179,4 @@ COMMANDS = {
     "reproduce": _reproduce,
     "quickstart": _quickstart,
 }
-
-
-def _parse(arguments: list[str], words: bool = False, **defaults: str | int | None) -> tuple[flags.FlagValues, list[str]]:
-    """Parses flags.
-
-    Args:
-      arguments: The command line after the name of the command.
-      words: Whether words without dashes are allowed.
-      **defaults: The flags and their defaults. A flag whose default is an integer takes integers only.
-
-    Returns:
-      The values of the flags, and the words without dashes.
-    """
-    values = flags.FlagValues()
-    for name, default in defaults.items():
-        if isinstance(default, int):
-            flags.DEFINE_integer(name, default, "", flag_values=values)
-        else:
-            flags.DEFINE_string(name, default, "", flag_values=values)
-    return values, _parsed(values, arguments, words)
-
-
-def _parse_config(arguments: list[str]) -> tuple[Config, str, Path]:
-    """Returns the checked config of --config and of the flags for its fields, the name of its page, and --workdir."""
-    values = flags.FlagValues()
-    flags.DEFINE_string("config", None, "", flag_values=values)
-    flags.DEFINE_string("workdir", None, "", flag_values=values)
-    fields = _parsed(values, arguments, words=True, known_only=True)
-    workdir = _workdir(values)
-    if not values.config or not Path(values.config.partition(":")[0]).is_file():
-        problem = "--config is missing" if values.config is None else f"--config={values.config} is not a file"
-        raise UsageError(f"{problem}: it must be a config file such as {_example_page()}")
-    try:
-        config = _read_page(values.config, fields)
-        settings.check(config)
-    except Refusal:
-        raise
-    except Exception as error:  # a page is Python code, which may raise anything
-        raise UsageError(f"--config={values.config} cannot be read: {type(error).__name__}: {_last_line(error)}") from None
-    return config, Path(values.config.partition(":")[0]).stem, workdir
-
-
-def _example_page() -> Path:
-    """Returns the path of a page that exists, whatever the working directory is."""
-    page = Path("configs", "single_head.py")
-    return page if page.is_file() else Path(__file__).parent.parent / page
-
-
-def _read_page(page: str, fields: list[str]) -> Config:
-    """Returns the config of a page with the fields that the flags set. Sets None itself, because absl cannot."""
-    matches = [re.match(r"--?(?:no)?config\.([^=]*)=?(.*)", field, re.DOTALL) for field in fields]
-    # Unknown fields are refused here, because absl raises errors of its own for some of them.
-    rules = [match and settings.rule_of(match[1]) for match in matches]
-    cleared = {m[1]: f for m, r, f in zip(matches, rules, fields, strict=True) if m and r and m[2] == "None" and r.holds(None)}
-    arguments = [f"--config={page}", *(field for field in fields if field not in cleared.values())]
-    values = flags.FlagValues()
-    flags.DEFINE_string(
-        "workdir", None, "", flag_values=values
-    )  # its value is known already; it is here for the hint after --wokdir
-    config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=["experiments", *arguments])
-    sys.modules.pop("config_config", None)  # otherwise config_flags would load a page into the module of the previous one
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # config_flags loads a page with load_module()
-        _parsed(values, arguments)
-    if cleared:
-        values.config.update_from_flattened_dict(dict.fromkeys(cleared))
-    return values.config
-
-
-def _parsed(values: flags.FlagValues, arguments: list[str], words: bool = False, known_only: bool = False) -> list[str]:
-    """Fills `values` and returns the words without dashes. Raises UsageError for a bad flag, and for a word unless `words`."""
-    values.set_gnu_getopt()  # words may stand anywhere
-    try:
-        rest = values(["experiments", *arguments], known_only=known_only)[1:]
-    except flags.UnrecognizedFlagError as error:
-        raise UsageError(f"--{error.flagname} is not a flag of this command{_flag_hint(error.flagname, values)}") from None
-    except flags.IllegalFlagValueError as error:
-        raise UsageError(_bad_value(str(error), arguments)) from None
-    except (flags.Error, ValueError) as error:
-        raise UsageError(" ".join(str(error).split())) from None
-    if rest and not words:
-        raise UsageError(f"{rest[0]!r} has no dashes: flags have the form --NAME=VALUE")
-    return rest
-
-
-def _bad_value(message: str, arguments: list[str]) -> str:
-    """Rewrites absl's "flag --config.epochs=abc: invalid literal …" with the rule of the field, if it has one."""
-    name = message.removeprefix("flag --").partition("=")[0]
-    for value in (argument.split("=", 1)[-1] for argument in arguments):
-        if message.startswith(f"flag --{name}={value}: "):
-            field = name.removeprefix("config.")
-            if field != name and field in settings.RULES:
-                return f"{name}={value} must be {settings.RULES[field].text}"
-            return f"--{name}={value}: " + _last_line(message.removeprefix(f"flag --{name}={value}: "))
-    return " ".join(message.split())
-
-
-def _last_line(error: object) -> str:
-    """Returns the message of an error, before which config_flags puts a whole traceback."""
-    return ([line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"])[-1]
-
-
-def _workdir(values: flags.FlagValues) -> Path:
-    if not values.workdir:
-        raise UsageError("--workdir is missing: it must be the folder of the run")
-    return Path(values.workdir)
-
-
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
-
-
-def _flag_hint(name: str, values: flags.FlagValues) -> str:
-    """Returns a hint at the flag that an unknown one most probably means, or else the names of all flags."""
-    names = [flag for flag in values if not flag.startswith("config.")]
-    if hint := _hint(name, names):
-        return hint
-    if "config" in names:
-        if field := settings.near_field(name):
-            return f"; did you mean --config.{field}?"
-        names.append("config.FIELD")
-    return f"; its flags are {', '.join(f'--{flag}' for flag in sorted(names))}"
-
-
-def _hint(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+TRAINING = ("train", "reproduce", "quickstart")  # those that continue what was stopped

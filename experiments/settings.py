@@ -46,6 +46,10 @@ def _choice(*names: str) -> Rule:
     return Rule("one of " + ", ".join(names), lambda x: x in names)
 
 
+def _is_path(x: Any) -> bool:
+    return type(x) is str and bool(x) and "\0" not in x and not any("\ud800" <= c <= "\udfff" for c in x)
+
+
 _SIZE = _integer(1, 65_536)
 _FLAG = Rule("True or False", lambda x: type(x) is bool)
 
@@ -64,7 +68,7 @@ RULES = {
     "steps_per_call": _optional(_integer(1, 1_000_000)),
     "checkpoint_every": _optional(_integer(1, 1_000_000_000)),
     "data.name": _choice(*CORPORA),
-    "data.dir": _optional(Rule("a path", lambda x: type(x) is str and bool(x) and "\0" not in x)),
+    "data.dir": _optional(Rule("a path in UTF-8", _is_path)),
     "data.vocabulary_size": _optional(_integer(4, 65_536)),
     "data.max_length": _optional(_SIZE),
     "model.body": _choice("attention", "multi_head", "transformer"),

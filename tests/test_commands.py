@@ -1,24 +1,20 @@
 """The command line as a clumsy user meets it: one line, the right exit code, and nothing half written."""
 
-import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import types
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 import tiny
 
-import experiments
-from experiments import build, commands, files, metrics, quickstart, reproduce, run_folder, settings, train
+from experiments import build, commands, files, lock, metrics, quickstart, reproduce, run_folder, settings, train
 from experiments.data import imdb_location, verdicts
 from experiments.errors import DataError
+from experiments.stopping import Stopped
 
 FIELDS = (
     "the fields are seed, epochs, batch_size, patience, optimizer, learning_rate, schedule, warmup_steps, weight_decay, "
@@ -106,14 +102,26 @@ def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
         ("evaluate --workdir=W test", "'test' has no dashes"),
         ("predict", "--workdir is missing"),
         ("predict --workdir=W", "--workdir=W holds no run"),
-        ("predict a --workdir=W b", "predict reads one FILE, not 2: a b"),
+        ("evaluate --workdir=W --checkpoint=newest", "--checkpoint=newest must be last or best"),
+        ("predict --workdir=W --checkpoint=", "--checkpoint= must be last or best"),
+        ("predict a --workdir=W b", "predict reads one FILE, not 2: a b; to give a text itself, write --words='the text'"),
+        ("predict --workdir=W --words=a b", "predict reads FILE b or --words, not both"),
+        ("predict --workdir=W - --words=", "predict reads FILE - or --words, not both"),
+        ("predict --workdir=W --show_text=perhaps", "--show_text=perhaps must be true or false$"),
         ("predict --workdir=W /", "FILE / cannot be read: Is a directory"),
-        ("predict --workdir=W /nope", "FILE /nope cannot be read: No such file or directory"),
+        ("predict --workdir=W /nope", "FILE /nope cannot be read: No such file or directory; to give a text itself, write"),
         ("prepare --archiv=x", "--archiv is not a flag of this command; did you mean archive\\?"),
         ("reproduce", "--workdir is missing"),
         ("reproduce --workdir=W --seeds=0", "--seeds=0 must be an integer from 1 to 1000"),
-        ("reproduce --workdir=W --seeds=abc", "--seeds=abc: invalid literal for int"),
+        ("reproduce --workdir=W --seeds=abc", "--seeds=abc must be an integer$"),
         ("quickstart again", "'again' has no dashes"),
+        ("train PAGE --workdir=\udcff", r"--workdir=\\xff must be UTF-8$"),
+        ("train --config=p\udcff.py --workdir=W", r"--config=p\\xff.py must be UTF-8$"),
+        ("train PAGE --workdir=W --config.data.dir=\udcff", r"config.data.dir='\\udcff' must be a path in UTF-8, or None"),
+        ("predict --workdir=W caf\u00e9\udcff", r"FILE=caf\u00e9\\xff must be UTF-8$"),
+        ("prepare --archive=\udcff", r"--archive=\\xff must be UTF-8$"),
+        ("prepare --data_dir=\udcff", r"--data_dir=\\xff must be UTF-8$"),
+        ("reproduce --workdir=W --data_dir=\udcff", r"--data_dir=\\xff must be UTF-8$"),
     ],
 )
 def test_clumsy_lines(line: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
@@ -147,6 +155,12 @@ def test_a_line_that_would_break_the_terminal(tmp_path: Path, capsys: pytest.Cap
         (train.Diverged("epoch 3: loss nan", {}), 3, "error: epoch 3: loss nan\n"),
         (OSError(28, "No space left on device", "m"), 1, "error: [Errno 28] No space left on device: 'm'\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        (
+            Stopped(signal.SIGUSR1).saved(7),
+            75,
+            "error: stopped by SIGUSR1 after step 7, which is saved: the same command continues\n",
+        ),
+        (Stopped(signal.SIGINT), 130, "error: stopped by SIGINT\n"),
     ],
 )
 def test_exit_codes(
@@ -188,64 +202,6 @@ def test_no_network_and_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             f"no IMDB under {tmp_path / 'data'}, and http://localhost:1/aclImdb_v1.tar.gz cannot be downloaded"
         )
     assert not list(tmp_path.iterdir())
-
-
-def predictions(capsys: pytest.CaptureFixture, *arguments: str) -> list[dict]:
-    assert commands.main(["predict", *arguments]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    return [json.loads(line) for line in out.splitlines()]
-
-
-def test_predict_any_bytes(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    """Lines that nobody would write; tokens and unknown words counted by hand (a start mark is a token)."""
-    lines = {
-        b"the film was lovely\n": (5, 0),
-        b"The FILM, was: lovely!\r\n": (5, 0),
-        b"\n": (1, 0),
-        b"\r\n": (1, 0),
-        b"\0\n": (1, 1),
-        b"\xff\xfe \xc3 film\n": (2, 2),
-        "the caf\u00e9\u2028was\u0085dull <script>\n".encode(): (3, 1),  # one word from café to dull; script is known
-        b"=cmd() \x1b[31m the\n": (2, 3),  # cmd, the escape, 31m
-        b"the " * 250_000 + b"\n": (24, 0),
-        b"x" * 1_000_000 + b"\n": (1, 1),
-        b"film\rwas\n": (1, 1),
-        b"the film": (3, 0),
-    }
-    (file := tmp_path / "reviews.txt").write_bytes(b"".join(lines))
-    before = tiny.tree(finished_run)
-    found = predictions(capsys, f"--workdir={finished_run}", str(file))
-    assert [(row["tokens"], row["out_of_vocabulary"]) for row in found] == list(lines.values())
-    assert all(list(row) == ["label", "probability", "tokens", "out_of_vocabulary"] for row in found)
-    assert all(row["label"] in ("neg", "pos") and 0.5 <= row["probability"] <= 1 for row in found)
-    assert found[0] == found[1]
-    run = experiments.load(finished_run)
-    tokens = run.tokenizer.pad([run.tokenizer.encode(b"the film was lovely").ids])
-    logits = np.asarray(jax.jit(run.model.apply)({"params": run.params}, tokens.astype(np.int32)), np.float64)[0]
-    probabilities = np.exp(logits) / np.exp(logits).sum()
-    assert found[0]["label"] == ("neg", "pos")[probabilities.argmax()]
-    assert found[0]["probability"] == pytest.approx(probabilities.max(), abs=1e-5)
-    assert tiny.tree(finished_run) == before
-
-
-@pytest.mark.parametrize("words", [[], ["-"]])
-@pytest.mark.parametrize("lines", [0, 1, 64, 65, 130])
-def test_predict_from_standard_input(
-    words: list[str], lines: int, finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
-    """As many lines as came in, around the size of its batches; flags may stand anywhere, with a space or "="."""
-    text = b"".join(b"the film was lovely" + b" lovely" * (number % 7) + b"\n" for number in range(lines))
-    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(text)))
-    found = predictions(capsys, *words, "--workdir", str(finished_run))
-    assert [row["tokens"] for row in found] == [5 + number % 7 for number in range(lines)]
-
-
-def test_predict_from_a_closed_standard_input(
-    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
-    monkeypatch.setattr(sys, "stdin", None)
-    assert refused(capsys, ["predict", f"--workdir={finished_run}"]) == "FILE is missing, and standard input is closed"
 
 
 def fake_training(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -383,6 +339,33 @@ def test_a_run_of_two_devices_is_read_on_one(finished_run: Path):
     assert (done.stderr, done.returncode) == (b"", 0)
     assert json.loads(done.stdout)["tokens"] == 3
     assert "× 2" in run_folder.read_result(finished_run)["device"]
+
+
+def test_a_busy_folder_is_refused_before_jax_is_imported(tmp_path: Path):
+    """Where Python's file names are ASCII, which it mends by starting again: with its own flags, and the bytes of the path."""
+    environment = os.environ | {"PYTHONPATH": str(tiny.ROOT), "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    (workdir := tmp_path / "l\u00e4uft \u2014 schon").mkdir()
+    command = [sys.executable, "-X", "importtime", "-m", "experiments", "train", tiny.PAGE, f"--workdir={workdir}"]
+    with lock.hold(workdir):
+        done = subprocess.run(command, cwd=tiny.ROOT, env=environment, capture_output=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
+    assert "experiments.lock" in imported
+    assert not {"jax", "numpy", "ml_collections"} & imported
+    said = done.stderr.decode().splitlines()[-1]
+    assert said.startswith(f"error: --workdir={workdir} is in use by process {os.getpid()} on ")
+    assert (done.returncode, done.stdout) == (5, b"")
+
+
+def test_a_signal_before_the_training(tmp_path: Path):
+    """From a page of configs, which sends it while it is imported."""
+    processes = []
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        (page := tmp_path / f"{name}.py").write_text(f"import os, signal\nos.kill(os.getpid(), signal.{name})\n")
+        processes.append(start("train", f"--config={page}", f"--workdir={tmp_path / 'run'}", stdout=subprocess.PIPE))
+    ends = [(*process.communicate(timeout=60), process.returncode) for process in processes]
+    stopped = b"stopped: the same command continues\n"
+    assert ends == [(b"", b"interrupted\n", 130), (b"", stopped, 75), (b"", stopped, 75)]
+    assert not (tmp_path / "run").exists()
 
 
 def test_ctrl_c_while_it_waits(finished_run: Path):
