@@ -25,6 +25,10 @@ class Diverged(Refusal):
         super().__init__(message)
         self.found = found
 
+    def at(self, where: str) -> "Diverged":
+        """Returns the same with a longer message."""
+        return Diverged(f"{self}{where}", self.found)
+
 
 def write(workdir: Path, error: Diverged) -> None:
     """Writes what is known of the step to `diverged.json`, where NaN and infinities are strings, as JSON has none."""

@@ -6,13 +6,13 @@ import time
 import jax
 import numpy as np
 
-from experiments import steps
+from experiments import processes, steps
 from experiments.data.corpus import Corpus, Split
 from experiments.divergence import Diverged
 from experiments.evaluation import Evaluation, compiled
-from experiments.metrics import Metrics, Progress
+from experiments.metrics import Progress
 from experiments.position import Position, best_row
-from experiments.saving import Saver
+from experiments.record import Record
 from experiments.settings import Config
 from experiments.stopping import Signals
 
@@ -78,7 +78,7 @@ class Fit:
         self._evaluate = Evaluation(plan, corpus.validation, signals)
         self._plan, self._split, self._steps_per_call = plan, corpus.train, config.steps_per_call or 1
 
-    def run(self, saver: Saver, metrics: Metrics, progress: Progress) -> None:
+    def run(self, record: Record, progress: Progress) -> None:
         """Trains all epochs that are left.
 
         Raises:
@@ -86,7 +86,7 @@ class Fit:
           Diverged: A loss or a gradient is not finite. `position` is the one before that step.
           OSError: Metrics or checkpoints cannot be written.
         """
-        self._signals.defer()
+        self._signals.defer(together=processes.count() > 1)
         if self.finished():
             return
         progress.start()
@@ -94,8 +94,8 @@ class Fit:
         self.position = self.position._replace(compile_seconds=self.position.compile_seconds + epochs.compile_seconds)
         started, before = time.monotonic(), len(self.position.rows)
         while not self.finished():
-            self.train_epoch(epochs, saver, progress)
-            self._end_epoch(epochs, metrics)
+            self.train_epoch(epochs, record, progress)
+            self._end_epoch(epochs, record)
             rows = self.position.rows
             seconds = (time.monotonic() - started) / (len(rows) - before)
             progress.epoch(rows[-1], 0.0 if self.finished() else seconds * (self._config.epochs - len(rows)))
@@ -107,22 +107,26 @@ class Fit:
             return bool(rows)
         return patience is not None and len(rows) - best_row(rows)["epoch"] >= patience
 
-    def train_epoch(self, epochs: Epochs, saver: Saver, progress: Progress) -> None:
+    def train_epoch(self, epochs: Epochs, record: Record, progress: Progress) -> None:
         """Runs the steps that are left of the current epoch."""
         epoch = len(self.position.rows) + 1
         batches = jax.block_until_ready(epochs.batches(self.position.state, epoch))
         while self.position.done < epochs.steps:
-            self._call(epochs, batches)
+            done, seconds = self._call(epochs, batches)
             at = self.position
+            # All processes stop, save and run the next call together.
+            stop, due, seconds = processes.agree(self._signals.received is not None, record.due(at), seconds)
+            if self._config.steps_per_call is None:
+                self._steps_per_call = max(1, round(_CALL_SECONDS * done / seconds))
             if at.seconds >= _CALL_SECONDS or at.done == epochs.steps:
                 progress.estimate(at.seconds / at.done * epochs.steps)  # the first call alone is too short to tell
             progress.update(epoch, at.done, epochs.steps, at.sums, at.seconds)
-            self._signals.check()
-            if saver.due(at):
-                saver.try_to_save(at)
+            self._signals.stop_if(stop)
+            if due:
+                record.try_to_save(at)
 
-    def _call(self, epochs: Epochs, batches: steps.Batches) -> None:
-        """Runs the next steps of an epoch in one call."""
+    def _call(self, epochs: Epochs, batches: steps.Batches) -> tuple[int, float]:
+        """Runs the next steps of an epoch in one call. Returns their number and their seconds."""
         at, every = self.position, self._config.checkpoint_every
         last = min(at.done + self._steps_per_call, epochs.steps)
         if every is not None:
@@ -133,10 +137,9 @@ class Fit:
         self.position = at._replace(state=state, sums=sums, done=last if bad < 0 else bad, seconds=at.seconds + seconds)
         if bad >= 0:
             raise self._diverged(epochs, batches)
-        if self._config.steps_per_call is None:
-            self._steps_per_call = max(1, round(_CALL_SECONDS * (last - at.done) / seconds))
+        return last - at.done, seconds
 
-    def _end_epoch(self, epochs: Epochs, metrics: Metrics) -> None:
+    def _end_epoch(self, epochs: Epochs, record: Record) -> None:
         """Evaluates the validation split and adds the row of the epoch."""
         at, compiled_before = self.position, self._evaluate.compile_seconds
         val_loss, val_accuracy = self._evaluate(at.state.params)
@@ -156,7 +159,7 @@ class Fit:
         if not all(map(math.isfinite, (loss, val_loss))):
             found = {"epoch": row["epoch"], "step": at.step, "loss": loss, "val_loss": val_loss}
             raise Diverged(f"epoch {row['epoch']}: loss {loss}, val_loss {val_loss}", found)
-        metrics.write(row)
+        record.row(row)
         self.position = at.with_row(row, epochs.zero())
 
     def _diverged(self, epochs: Epochs, batches: steps.Batches) -> Diverged:

@@ -184,7 +184,9 @@ def epoch_order(plan: Plan, rng: Array, epoch: int | Array, examples: int) -> Ar
     order_rng = jax.random.fold_in(jax.random.fold_in(rng, _ORDER), epoch)
     steps = -(-examples // plan.batch_size)
     order = jnp.full(steps * plan.batch_size, -1, jnp.int32)
-    order = order.at[:examples].set(jax.random.permutation(order_rng, examples).astype(jnp.int32)).reshape(steps, plan.batch_size)
+    order = (
+        order.at[:examples].set(jax.random.permutation(order_rng, examples).astype(jnp.int32)).reshape(steps, plan.batch_size)
+    )
     return jnp.pad(order, ((0, 0), (0, plan.rows - plan.batch_size)), constant_values=-1)
 
 

@@ -38,8 +38,8 @@ def exit_code(received: signal.Signals) -> int:
 class Signals:
     """Receives the signals. A context manager, which puts the former handlers back.
 
-    At first, a signal raises `Stopped` where the main thread is. After `defer`, it is only noted, for `check`, except while
-    `abandonable` waits.
+    At first, a signal raises `Stopped` where the main thread is. After `defer`, it is only noted, for `stop_if`, except
+    while `abandonable` waits.
 
     Attributes:
       received: The first signal, or None.
@@ -47,7 +47,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._raises = True
+        self._raises, self._together = True, False
         self._former: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Signals":
@@ -66,15 +66,23 @@ class Signals:
         if self._raises:
             raise Stopped(self.received)
 
-    def defer(self) -> None:
-        """From now on, a signal is noted. Raises Stopped if there was one already."""
-        self._raises = False
-        self.check()
+    def defer(self, together: bool) -> None:
+        """From now on, a signal is noted.
 
-    def check(self) -> None:
-        """Raises Stopped if a signal was received."""
+        Args:
+          together: Whether several processes train together, which must all stop at the same step: then nothing is abandoned.
+
+        Raises:
+          Stopped: There was a signal already.
+        """
+        self._raises, self._together = False, together
         if self.received is not None:
             raise Stopped(self.received)
+
+    def stop_if(self, agreed: float) -> None:
+        """Raises Stopped if this process, or another one that it has agreed with, has received a signal."""
+        if agreed:
+            raise Stopped(self.received or signal.SIGTERM)
 
     def finish(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Returns what a function returns, even if a signal comes. A second signal ends the process meanwhile."""
@@ -82,7 +90,10 @@ class Signals:
 
     def abandonable(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Returns what a function returns, or raises Stopped as soon as a signal comes; then the function runs on, unheeded."""
-        self.check()
+        if self._together:
+            return self.finish(function, *arguments)
+        if self.received is not None:
+            raise Stopped(self.received)
         self._raises, before = True, self._raises
         try:
             return _in_thread(function, arguments)

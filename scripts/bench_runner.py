@@ -34,6 +34,7 @@ import jax.numpy as jnp
 from experiments import build, devices, position, provenance, report, settings
 from experiments.fit import Epochs, Fit
 from experiments.metrics import Metrics, Progress
+from experiments.record import Written
 from experiments.saving import Saver
 from experiments.stopping import Signals
 from scripts.contenders.ours import ours
@@ -105,12 +106,13 @@ def runner_rows(model: str, data: str, rounds: int) -> list[list[str]]:
         def whole() -> None:
             with provenance.attempt(Path(folder), 0) as attempt:
                 fit.position, saver = copied(), TimedSaver(Path(folder), config, corpus, attempt, start)
+                record = Written(Path(folder), metrics, saver)
                 started = time.perf_counter()
-                fit.train_epoch(epochs, saver, progress)
+                fit.train_epoch(epochs, record, progress)
                 loss, accuracy = fit.position.sums.means()
                 row = {"epoch": 1, "train_loss": loss, "train_accuracy": accuracy, "val_loss": loss, "val_accuracy": accuracy}
                 row |= {"step_milliseconds": 1e3 * fit.position.seconds / epochs.steps, "examples_per_second": 1.0}
-                metrics.write(row)
+                record.row(row)
                 progress.epoch(row, 0)
                 seconds = time.perf_counter() - started
                 outside.append(100 * (1 - fit.position.seconds / seconds))

@@ -1,0 +1,64 @@
+"""What a training writes while it runs: rows, checkpoints, and how it diverged. One of several processes writes it."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments import divergence, processes, provenance
+from experiments.data.corpus import Corpus
+from experiments.divergence import Diverged
+from experiments.metrics import Metrics
+from experiments.position import Position
+from experiments.saving import Saver
+from experiments.settings import Config
+
+
+class Record:
+    """The record of a process that does not write."""
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Writes the row of an epoch."""
+
+    def due(self, at: Position) -> bool:
+        """Returns whether a position is to be saved."""
+        return False
+
+    def save(self, at: Position) -> None:
+        """Saves a position."""
+
+    def try_to_save(self, at: Position) -> None:
+        """Saves a position; a failure is told, and is an error only if it is the third in a row."""
+
+    def diverged(self, error: Diverged) -> None:
+        """Writes what is known of a step that is not finite."""
+
+
+class Written(Record):
+    """The record of the process that writes.
+
+    Args:
+      workdir: The run folder, whose lock is held.
+      metrics: Writes the rows.
+      saver: Writes the checkpoints.
+    """
+
+    def __init__(self, workdir: Path, metrics: Metrics, saver: Saver):
+        self._workdir, self.row = workdir, metrics.write
+        self.due, self.save, self.try_to_save = saver.due, saver.save, saver.try_to_save
+
+    def diverged(self, error: Diverged) -> None:
+        divergence.write(self._workdir, error)
+
+
+@contextlib.contextmanager
+def opened(workdir: Path, config: Config, corpus: Corpus, start: Position) -> Iterator[Record]:
+    """Opens the record of an attempt that begins at a position, and writes the line of its end to provenance.jsonl."""
+    if not processes.is_writer():
+        yield Record()
+        return
+    with (
+        provenance.attempt(workdir, start.step, corpus_sha256=corpus.sha256, process=processes.described()) as attempt,
+        Metrics(workdir, start.rows, start.times) as metrics,
+    ):
+        yield Written(workdir, metrics, Saver(workdir, config, corpus, attempt, start))

@@ -1,0 +1,115 @@
+"""Short runs in forked processes: the imports are done once, and every process starts JAX for itself."""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint
+import tensorboardX
+
+from experiments import build, checkpoints, commands, run_folder, train
+from experiments.data import verdicts
+from experiments.data.corpus import Corpus, Split
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PRELOADED = (orbax.checkpoint, tensorboardX, train)  # so that a forked process need not import them
+SIZES = {"train": 90, "validation": 31, "test": 33}
+FLAGS = (
+    f"--config={ROOT / 'configs' / 'transformer.py'}:verdicts",
+    "--config.epochs=4",
+    "--config.batch_size=20",
+    "--config.model.embed_dim=5",
+    "--config.model.key_dim=3",
+    "--config.model.feedforward_dim=7",
+    "--config.steps_per_call=1",
+    "--config.checkpoint_every=1",
+)
+TIMES = ("examples_per_second", "real_tokens_per_second", "step_milliseconds", "compile_seconds", "train_seconds", "git_commit")
+
+
+def prepare(cache: Path) -> None:
+    """Sets up this process, which must not compute: a forked process cannot use the threads that JAX would start."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_disable_most_optimizations", True)
+    whole = verdicts.load(None, None)
+
+    def first(split: Split, name: str) -> Split:
+        return Split(split.tokens[: SIZES[name]], split.labels[: SIZES[name]])
+
+    train_split, validation, test = first(whole.train, "train"), first(whole.validation, "validation"), whole.test()
+    small = Corpus(whole.tokenizer, train_split, validation, lambda: first(test, "test"))
+    build.build_corpus = lambda config: small
+
+
+def fork(function: Callable[[], int], log: Path) -> int:
+    """Runs a function in a forked process, whose exit code it returns and whose output goes to a file. Returns its id."""
+    process = os.fork()
+    if process:
+        return process
+    with contextlib.suppress(BaseException):
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        try:
+            code = function()
+        except BaseException:
+            traceback.print_exc()
+            code = 99
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    os._exit(98)
+
+
+def start(workdir: Path, *flags: str) -> int:
+    """Starts a training in a forked process; its output goes to `WORKDIR.log`. Returns the id of the process."""
+    return fork(lambda: commands.main(["train", *FLAGS, f"--workdir={workdir}", *flags]), Path(f"{workdir}.log"))
+
+
+def ended(process: int) -> int:
+    """Waits for a process. Returns its exit code, or minus the number of the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def kill_after(process: int, seconds: float, number: signal.Signals) -> int | None:
+    """Sends a signal to a process, unless it ends before. Returns its exit code in that case, and None otherwise."""
+    child = os.pidfd_open(process)
+    try:
+        import select
+
+        if select.select([child], [], [], seconds)[0]:
+            return ended(process)
+        signal.pidfd_send_signal(child, number)
+        return None
+    finally:
+        os.close(child)
+
+
+def outcome(workdir: Path) -> str:
+    """Returns a hash of all that a finished run leaves and that is not a time; computed in a forked process."""
+    answer = Path(f"{workdir}.outcome")
+    code = ended(fork(lambda: _write_outcome(workdir, answer), Path(f"{workdir}.log")))
+    return answer.read_text() if code == 0 else f"exit code {code}, see {workdir}.log"
+
+
+def _write_outcome(workdir: Path, answer: Path) -> int:
+    rows = [{k: v for k, v in row.items() if k not in TIMES} for row in run_folder.read_rows(workdir)]
+    result = {k: v for k, v in run_folder.read_result(workdir).items() if k not in TIMES}
+    digest = hashlib.sha256(json.dumps([rows, result]).encode())
+    for kind in checkpoints.KINDS:
+        found = checkpoints.read_newest(workdir, kind)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(found.arrays):
+            digest.update(f"{kind}{found.step}{path}{np.asarray(leaf).dtype}".encode() + np.asarray(leaf).tobytes())
+    answer.write_text(digest.hexdigest())
+    return 0
