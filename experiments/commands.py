@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from experiments import command_flags, devices, lock
+from experiments import command_flags, devices, lock, process_flags
 from experiments.command_flags import path
 from experiments.errors import Refusal, UsageError
-from experiments.stopping import INTERRUPTED
+from experiments.process_flags import Place
+from experiments.stopping import INTERRUPTED, Signals
 
 USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …], in a checkout of the repository
 
@@ -23,6 +24,8 @@ USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …], in a checkou
   train       --config=configs/NAME.py[:verdicts] --workdir=DIR [--config.FIELD=VALUE …]
               Trains one model, on IMDB or on the embedded corpus, or continues a run that was stopped.
               Half a minute to seven minutes, which it estimates itself.
+              --coordinator=HOST:PORT --num_processes=N --process_id=I is one of N processes that train together;
+              --distributed is the same where the environment of a cluster tells these three.
   evaluate    --workdir=DIR [--split=validation|test] [--checkpoint=last|best]
               Prints loss and accuracy of a run, as JSON. Less than a minute.
   predict     --workdir=DIR [FILE|-|--words=TEXT] [--show_text] [--checkpoint=last|best]
@@ -89,18 +92,33 @@ def _prepare(arguments: list[str]) -> None:
 
 
 def _train(arguments: list[str]) -> None:
-    defaults = {"config": None, "workdir": None}
-    values, fields = command_flags.parse(arguments, defaults, fields=True)
-    workdir, page = command_flags.workdir(values), command_flags.page(values)
+    values, fields = command_flags.parse(arguments, _TRAIN, fields=True)
+    page, place = command_flags.page(values), process_flags.read(values)
+    workdir = command_flags.workdir(values)
     lock.refuse_if_busy(workdir)
+    if place:
+        _join(place)
     devices.start()
-    config = command_flags.read_config(page, fields, defaults)
-    from experiments import train
+    config = command_flags.read_config(page, fields, _TRAIN)
+    from experiments import processes, train
 
     result = train.train(config, workdir, Path(page.partition(":")[0]).stem)
-    print(f"test_loss {result['test_loss']:.4f}  test_accuracy {result['test_accuracy']:.4f}  in {workdir}")
-    if config.data.name == "verdicts" and config.model.positions == "none":
-        print("Without positions, no model exceeds 0.5 on this corpus: try --config.model.positions=sinusoidal.")
+    if processes.is_writer():
+        print(f"test_loss {result['test_loss']:.4f}  test_accuracy {result['test_accuracy']:.4f}  in {workdir}")
+        if config.data.name == "verdicts" and config.model.positions == "none":
+            print("Without positions, no model exceeds 0.5 on this corpus: try --config.model.positions=sinusoidal.")
+
+
+_TRAIN = {"config": None, "workdir": None, **process_flags.DEFAULTS}
+
+
+def _join(place: Place) -> None:
+    """Joins the other processes, before the first device is used. A signal ends the waiting."""
+    devices.configure()
+    from experiments import processes
+
+    with Signals() as signals:
+        signals.abandonable(processes.join, *place)
 
 
 def _evaluate(arguments: list[str]) -> None:

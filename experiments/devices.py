@@ -21,7 +21,24 @@ def cores() -> int:
 
 
 def start() -> None:
-    """Starts JAX: one virtual CPU device for each core, and compiled programs kept on disk. Call it before creating an array.
+    """Starts JAX as `configure` says. Call it before creating an array.
+
+    Raises:
+      UsageError: A variable of the environment asks for what is not there.
+    """
+    configure()
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS")
+        reason = _first_line(error) if str(error) else "it is not installed, or has no device"
+        raise UsageError(f"JAX cannot start{f' with JAX_PLATFORMS={asked}' if asked else ''}: {reason}") from None
+
+
+def configure() -> None:
+    """Imports and configures JAX: one virtual CPU device for each core, and compiled programs kept on disk. Uses no device.
 
     A number of CPU devices in XLA_FLAGS or JAX_NUM_CPU_DEVICES is honoured, and so is JAX_COMPILATION_CACHE_DIR.
 
@@ -43,12 +60,6 @@ def start() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "attn" / "compiled"))
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError) as error:
-        asked = os.environ.get("JAX_PLATFORMS")
-        reason = _first_line(error) if str(error) else "it is not installed, or has no device"
-        raise UsageError(f"JAX cannot start{f' with JAX_PLATFORMS={asked}' if asked else ''}: {reason}") from None
 
 
 def _first_line(error: BaseException) -> str:

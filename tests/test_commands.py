@@ -11,7 +11,20 @@ from pathlib import Path
 import pytest
 import tiny
 
-from experiments import build, commands, files, lock, metrics, quickstart, reproduce, run_folder, settings, train
+from experiments import (
+    build,
+    commands,
+    devices,
+    files,
+    lock,
+    metrics,
+    processes,
+    quickstart,
+    reproduce,
+    run_folder,
+    settings,
+    train,
+)
 from experiments.data import imdb_location, verdicts
 from experiments.errors import DataError
 from experiments.stopping import Stopped
@@ -81,7 +94,8 @@ def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
         ("train PAGE --workdir=W --wokdir=V", "--wokdir is not a flag of this command; did you mean workdir\\?"),
         (
             "train PAGE --workdir=W --zzz",
-            "--zzz is not a flag of this command; its flags are --config, --config.FIELD, --workdir$",
+            "--zzz is not a flag of this command; its flags are --config, --config.FIELD, --coordinator, --distributed, "
+            "--num_processes, --process_id, --workdir$",
         ),
         ("train PAGE --workdir=W --epochs=3", "--epochs is not a flag of this command; did you mean --config.epochs\\?"),
         ("train PAGE --workdir=W --lr=3", "--lr is not a flag of this command; did you mean --config.learning_rate\\?"),
@@ -114,6 +128,15 @@ def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
         ("reproduce", "--workdir is missing"),
         ("reproduce --workdir=W --seeds=0", "--seeds=0 must be an integer from 1 to 1000"),
         ("reproduce --workdir=W --seeds=abc", "--seeds=abc must be an integer$"),
+        (
+            "train PAGE --workdir=W --coordinator=h:1",
+            "--coordinator, .* go together: --num_processes and --process_id must be given",
+        ),
+        (
+            "train PAGE --workdir=W --process_id=0",
+            "--coordinator, .* together: --coordinator and --num_processes must be given",
+        ),
+        ("train PAGE --workdir=W --distributed=2", "--distributed=2 must be true or false$"),
         ("quickstart again", "'again' has no dashes"),
         ("train PAGE --workdir=\udcff", r"--workdir=\\xff must be UTF-8$"),
         ("train --config=p\udcff.py --workdir=W", r"--config=p\\xff.py must be UTF-8$"),
@@ -130,6 +153,50 @@ def test_clumsy_lines(line: str, message: str, tmp_path: Path, monkeypatch: pyte
     said = refused(capsys, arguments)
     assert re.match(message, said), said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("h 2 0", "--coordinator=h must be HOST:PORT, such as 10.0.0.1:12355"),
+        ("h: 2 0", "--coordinator=h: must be HOST:PORT"),
+        (":80 2 0", "--coordinator=:80 must be HOST:PORT"),
+        ("h:0 2 0", "--coordinator=h:0 must be HOST:PORT"),
+        ("h:65536 2 0", "--coordinator=h:65536 must be HOST:PORT"),
+        ("http://h:80 2 0", "--coordinator=http://h:80 must be HOST:PORT"),
+        ("::1:80 2 0", "--coordinator=::1:80 must be HOST:PORT"),
+        ("h:80 0 0", "--num_processes=0 must be an integer from 1 to 65536$"),
+        ("h:80 x 0", "--num_processes=x must be an integer from 1 to 65536$"),
+        ("h:80 2 2", "--process_id=2 must be an integer from 0 to 1: --num_processes=2$"),
+        ("h:80 2 -1", "--process_id=-1 must be an integer from 0 to 1"),
+        ("h:80 2 0 --distributed", "--distributed must be left out: it asks the cluster"),
+    ],
+)
+def test_a_process_that_is_told_nonsense(flags: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    address, number, index, *more = flags.split()
+    together = [f"--coordinator={address}", f"--num_processes={number}", f"--process_id={index}", *more]
+    said = refused(capsys, ["train", tiny.PAGE, f"--workdir={tmp_path / 'run'}", *together])
+    assert re.match(message, said), said
+
+
+@pytest.mark.parametrize("address", ["localhost:1", "node-7.example.org:65535", "10.0.0.1:12355", "[::1]:80"])
+def test_a_process_joins_before_the_devices_start(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    """One that is not the writer prints no result."""
+    called = []
+    monkeypatch.setattr(processes, "join", lambda *place: called.append(place))
+    monkeypatch.setattr(processes, "is_writer", lambda: False)
+    monkeypatch.setattr(devices, "start", lambda: called.append("start"))
+    monkeypatch.setattr(train, "train", lambda *_: called.append("train"))
+    page = ["train", tiny.PAGE, f"--workdir={tmp_path}"]
+    assert commands.main([*page, f"--coordinator={address}", "--num_processes=3", "--process_id=2"]) == 0
+    assert called == [(address, 3, 2), "start", "train"]
+    assert commands.main([*page, "--distributed"]) == 0
+    assert called[3:] == [(None, None, None), "start", "train"]
+    assert commands.main(page) == 0
+    assert called[6:] == ["start", "train"]
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("page", PAGES)
