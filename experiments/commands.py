@@ -93,8 +93,8 @@ def _prepare(arguments: list[str]) -> None:
 
 def _train(arguments: list[str]) -> None:
     values, fields = command_flags.parse(arguments, _TRAIN, fields=True)
-    page, place = command_flags.page(values), process_flags.read(values)
-    workdir = command_flags.workdir(values)
+    workdir, page = command_flags.workdir(values), command_flags.page(values)
+    place = process_flags.read(values)
     lock.refuse_if_busy(workdir)
     if place:
         _join(place)
