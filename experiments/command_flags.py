@@ -43,7 +43,9 @@ def parse(
 
 
 def path(name: str, text: str) -> Path:
-    """Returns a path that was typed as the value of `name`. Raises UsageError if its bytes are not UTF-8."""
+    """Returns a path that was typed as the value of `name`. Raises UsageError if it is empty, or its bytes are not UTF-8."""
+    if not text:
+        raise UsageError(f"{name} is empty: it must be a path")
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -74,7 +76,8 @@ def choice(name: str, value: str, choices: Iterable[str]) -> str:
 def page(values: flags.FlagValues) -> str:
     """Returns the value of --config. Raises UsageError if it names no file."""
     text = values.config
-    if text is None or not path("--config", text.partition(":")[0]).is_file():
+    file = (text or "").partition(":")[0]
+    if not file or not path("--config", file).is_file():
         problem = "--config is missing" if text is None else f"--config={text} is not a file"
         raise UsageError(f"{problem}: it must be a config file such as {_example_page()}")
     return text
@@ -103,10 +106,10 @@ def read_config(page: str, fields: list[str], defaults: Defaults) -> Config:
     return config
 
 
-def near(name: str, names: Iterable[str]) -> str:
+def near(name: str, names: Iterable[str], dashes: str = "") -> str:
     """Returns a hint at the name that an unknown one most probably means, or ""."""
     found = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {found[0]}?" if found else ""
+    return f"; did you mean {dashes}{found[0]}?" if found else ""
 
 
 def _defined(defaults: Defaults) -> flags.FlagValues:
@@ -189,7 +192,7 @@ def _last_line(error: object) -> str:
 def _flag_hint(name: str, values: flags.FlagValues) -> str:
     """Returns a hint at the flag that an unknown one most probably means, or else the names of all flags."""
     names = [flag for flag in values if not flag.startswith("config.")]
-    if hint := near(name, names):
+    if hint := near(name, names, "--"):
         return hint
     if "config" in names:
         from experiments import settings

@@ -91,7 +91,7 @@ def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
         ("train PAGE --workdir=W lr=3", "'lr=3' has no dashes: flags have the form --NAME=VALUE"),
         ("train lr=3 PAGE --workdir=W", "'lr=3' has no dashes"),
         ("train PAGE --workdir=W -", "'-' has no dashes"),
-        ("train PAGE --workdir=W --wokdir=V", "--wokdir is not a flag of this command; did you mean workdir\\?"),
+        ("train PAGE --workdir=W --wokdir=V", "--wokdir is not a flag of this command; did you mean --workdir\\?"),
         (
             "train PAGE --workdir=W --zzz",
             "--zzz is not a flag of this command; its flags are --config, --config.FIELD, --coordinator, --distributed, "
@@ -122,9 +122,12 @@ def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
         ("predict --workdir=W --words=a b", "predict reads FILE b or --words, not both"),
         ("predict --workdir=W - --words=", "predict reads FILE - or --words, not both"),
         ("predict --workdir=W --show_text=perhaps", "--show_text=perhaps must be true or false$"),
+        ("predict --workdir=W  -", "predict reads one FILE, not 2:  -; to give"),
+        ("predict --workdir=W ", "FILE is empty: it must be a path$"),
+        ("prepare --archive=", "--archive is empty: it must be a path$"),
         ("predict --workdir=W /", "FILE / cannot be read: Is a directory"),
         ("predict --workdir=W /nope", "FILE /nope cannot be read: No such file or directory; to give a text itself, write"),
-        ("prepare --archiv=x", "--archiv is not a flag of this command; did you mean archive\\?"),
+        ("prepare --archiv=x", "--archiv is not a flag of this command; did you mean --archive\\?"),
         ("reproduce", "--workdir is missing"),
         ("reproduce --workdir=W --seeds=0", "--seeds=0 must be an integer from 1 to 1000"),
         ("reproduce --workdir=W --seeds=abc", "--seeds=abc must be an integer$"),
