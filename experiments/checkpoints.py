@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from experiments import processes
 from experiments.checksum import file_sha256
 from experiments.errors import DataError, UsageError
 from experiments.files import read_object, write_json
@@ -93,8 +94,10 @@ def import_orbax() -> Any:
 @contextlib.contextmanager
 def _orbax() -> Iterator[Any]:
     """Orbax' checkpointer for NumPy arrays in this process alone, whichever others take part in the run."""
-    ocp = import_orbax()
-    alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0}, barrier_sync_key_prefix="attn")
+    ocp, index = import_orbax(), processes.index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"attn{index}"
+    )
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
         yield checkpointer

@@ -95,9 +95,10 @@ def _train(arguments: list[str]) -> None:
     values, fields = command_flags.parse(arguments, _TRAIN, fields=True)
     workdir, page = command_flags.workdir(values), command_flags.page(values)
     place = process_flags.read(values)
-    lock.refuse_if_busy(workdir)
     if place:
         _join(place)
+    else:  # of several processes one holds the lock, and tells the others
+        lock.refuse_if_busy(workdir)
     devices.start()
     config = command_flags.read_config(page, fields, _TRAIN)
     from experiments import processes, train

@@ -1,7 +1,7 @@
 """Several processes that train one run together. One of them, the writer, writes the run folder; all can read it."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,14 +20,14 @@ class Told(Refusal):
         self.exit_code = code
 
 
-def join(coordinator: str | None = None, number: int | None = None, index: int | None = None) -> None:
+def join(coordinator: str | None = None, number: int | None = None, place: int | None = None) -> None:
     """Joins the other processes. Call it before the first device is used.
 
     Args:
       coordinator: HOST:PORT of process 0; None, with the other two, is what the environment of the cluster says (Slurm, Open
         MPI, Kubernetes, TPU pods; see `jax.distributed.initialize`).
       number: How many processes there are.
-      index: Which of them this one is, from 0.
+      place: Which of them this one is, from 0.
 
     Raises:
       UsageError: The processes do not find each other, or the environment says nothing.
@@ -37,7 +37,7 @@ def join(coordinator: str | None = None, number: int | None = None, index: int |
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # the signals are ours
     try:
-        jax.distributed.initialize(coordinator, number, index, initialization_timeout=_SECONDS)
+        jax.distributed.initialize(coordinator, number, place, initialization_timeout=_SECONDS)
     except (ValueError, RuntimeError) as error:
         where = f"--coordinator={coordinator}" if coordinator else "--distributed"
         reason = (str(error).splitlines() or ["no reason given"])[0]
@@ -51,11 +51,16 @@ def count() -> int:
     return jax.process_count()
 
 
-def is_writer() -> bool:
-    """Returns whether this process writes the run folder."""
+def index() -> int:
+    """Returns which of the processes this one is, from 0."""
     import jax
 
-    return jax.process_index() == 0
+    return jax.process_index()
+
+
+def is_writer() -> bool:
+    """Returns whether this process writes the run folder."""
+    return index() == 0
 
 
 def agree(*values: float) -> list[float]:
@@ -102,8 +107,6 @@ def by_writer(function: Callable[[], Result]) -> Result | None:
     return result
 
 
-def described() -> Any:
+def described() -> dict[str, int]:
     """Returns which process this is, for the record of an attempt."""
-    import jax
-
-    return {"index": jax.process_index(), "of": jax.process_count()}
+    return {"index": index(), "of": count()}

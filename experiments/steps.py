@@ -104,7 +104,10 @@ class Plan:
 
     def replicate(self, tree: Any) -> Any:
         """Copies a tree of arrays to every device, where the programs expect their arguments."""
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        sharding = NamedSharding(self.mesh, PartitionSpec())
+        if jax.process_count() == 1:
+            return jax.device_put(tree, sharding)
+        return jax.tree.map(functools.partial(_on_every_process, sharding), tree)
 
     def batches(self, tokens: np.ndarray, labels: np.ndarray, order: np.ndarray) -> Batches:
         """Copies the examples of an epoch to the devices, to each its share. A process reads the share of its own devices only.
@@ -149,6 +152,14 @@ class Plan:
         padded = np.full(steps * rows, -1)
         padded[:examples] = order
         return self.batches(tokens, labels, padded.reshape(steps, rows))
+
+
+def _on_every_process(sharding: NamedSharding, leaf: Any) -> Array:
+    """Returns an array on the devices of all processes, each of which has the same values."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_on_every_process(sharding, jax.random.key_data(leaf)))
+    values = np.array(leaf)  # a copy, because the step reuses the memory of its state
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
 def _lengths(tokens: np.ndarray, order: np.ndarray) -> np.ndarray:

@@ -1,0 +1,114 @@
+"""Two real processes over loopback, each with two devices, train one run: stopped together, continued, and written by one."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tiny
+
+from experiments import checkpoints, processes, run_folder
+from experiments.errors import UsageError
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+
+class Joined(NamedTuple):
+    workdir: Path
+    codes: list[list[int]]  # of each process
+    out: list[str]
+    err: list[str]
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> Joined:
+    workdir = tmp_path_factory.mktemp("joined") / "run"
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    environment = os.environ | {"PYTHONPATH": f"{tiny.ROOT}{os.pathsep}{tiny.ROOT / 'tests'}"}
+    command = [sys.executable, str(tiny.ROOT / "tests" / "joined_run.py"), port]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([*command, str(index), str(workdir)], env=environment, **pipes) for index in range(2)]
+    try:
+        texts = [process.communicate(timeout=60) for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], texts
+    codes = [json.loads(workdir.with_suffix(f".{index}.json").read_text()) for index in range(2)]
+    return Joined(workdir, codes, *(list(each) for each in zip(*texts, strict=True)))
+
+
+def test_both_stop_at_the_same_step_and_go_on(joined: Joined):
+    """The signal comes to the second process alone. 75: stopped; 0: trained, then finished; 2: another config."""
+    assert joined.codes == [[75, 0, 0, 2]] * 2
+    for index, err in enumerate(joined.err):
+        said = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert said[0] == "error: stopped by SIGTERM after step 4, which is saved: the same command continues"
+        assert said[1].endswith("holds a run of another config: seed is 0 there and 1 here; choose another folder"), index
+    records = [json.loads(line) for line in (joined.workdir / "provenance.jsonl").read_text().splitlines()]
+    assert [(record["first_step"], record["last_step"], record["exit_code"]) for record in records] == [(0, 4, 75), (4, 10, 0)]
+
+
+def test_one_of_them_writes_and_prints(joined: Joined):
+    assert "Trains on 4 CPU devices" in joined.out[0]
+    assert "Continues after step 4, in epoch 1 of 2." in joined.out[0]
+    assert "is finished: there is nothing to train." in joined.out[0]
+    assert joined.out[0].count("Epoch  2/2") == 1
+    assert "Epoch" not in joined.out[1]
+
+
+def test_the_numbers_are_those_of_one_process(joined: Joined, finished_run: Path):
+    """Of one process with two devices, but for the order of the sums."""
+    assert len(run_folder.read_rows(joined.workdir)) == tiny.EPOCHS
+    for row, alone in zip(run_folder.read_rows(joined.workdir), run_folder.read_rows(finished_run), strict=True):
+        for name in ("train_loss", "val_loss"):
+            assert row[name] == pytest.approx(alone[name], rel=1e-5)
+        assert (row["step"], row["val_accuracy"]) == (alone["step"], alone["val_accuracy"])
+    params, alone = run_folder.load(joined.workdir).params, run_folder.load(finished_run).params
+    for leaf, other in zip(jax_leaves(params), jax_leaves(alone), strict=True):
+        np.testing.assert_allclose(leaf, other, atol=1e-4)
+
+
+def jax_leaves(tree: dict) -> list[np.ndarray]:
+    import jax
+
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def test_the_run_goes_on_on_another_number_of_devices(
+    joined: Joined, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    """From the step at which four devices in two processes were stopped, on one device."""
+    workdir = tmp_path / "run"
+    shutil.copytree(joined.workdir, workdir)
+    (workdir / "result.json").unlink()
+    [earlier, last] = checkpoints.steps_of(workdir, "last")
+    assert (earlier, last) == (9, 10)
+    shutil.rmtree(workdir / "checkpoints" / "last" / str(last))
+    tiny.train(monkeypatch, workdir, "--config.devices=1")
+    out = capsys.readouterr().out
+    assert "Trains on 1 CPU device (" in out
+    assert "Continues after step 9, in epoch 2 of 2." in out
+    for row, alone in zip(run_folder.read_rows(workdir), run_folder.read_rows(finished_run), strict=True):
+        assert row["val_loss"] == pytest.approx(alone["val_loss"], rel=1e-5)
+
+
+def test_alone_there_is_nobody_to_ask():
+    assert (processes.count(), processes.is_writer()) == (1, True)
+    assert processes.agree(0.1, 3) == [0.1, 3]
+    assert processes.from_writer([7]) == [7]
+
+    def refuse() -> None:
+        raise UsageError("no")
+
+    with pytest.raises(UsageError, match=r"^no$"):
+        processes.by_writer(refuse)
+    assert processes.by_writer(lambda: 5) == 5
