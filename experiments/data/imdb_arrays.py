@@ -126,8 +126,15 @@ def _open(folder: Path, vocabulary_size: int, max_length: int) -> Corpus:
 
 
 def _open_split(folder: Path, split: str) -> Split:
-    files = (_checked(folder, f"{split}_{name}.npy") for name in ("tokens", "labels"))
-    return Split(*(np.load(path, mmap_mode="r", allow_pickle=False) for path in files))
+    return Split(*(_array(folder, f"{split}_{name}.npy") for name in ("tokens", "labels")))
+
+
+def _array(folder: Path, name: str) -> np.ndarray:
+    """Returns a mapped array. Never unpickles: a file of objects could run code, even with the checksum that is expected."""
+    try:
+        return np.load(_checked(folder, name), mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise _damaged(folder, name, error) from error
 
 
 def _checked(folder: Path, name: str) -> Path:
@@ -137,6 +144,9 @@ def _checked(folder: Path, name: str) -> Path:
         if file_sha256(folder / name) != expected:
             raise ValueError("its sha256 is not the one in manifest.json")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"{name}: {imdb_archive.one_line(error)}"
-        raise DataError(f"{folder} is damaged ({reason}); remove it to make it again") from error
+        raise _damaged(folder, name, error) from error
     return folder / name
+
+
+def _damaged(folder: Path, name: str, error: Exception) -> DataError:
+    return DataError(f"{folder} is damaged ({name}: {imdb_archive.one_line(error)}); remove it to make it again")

@@ -1,64 +1,36 @@
-"""Kills short runs at random moments and starts them again until they end; each must be the run that was never killed.
+"""Runs that are stopped at random moments and started again until they end."""
 
-    python -m scripts.injections.kills --kills 20 --signal SIGKILL --folder /tmp/kills
-
-Prints a line for each run, and a last line of JSON with the counts. Exits with 1 if a run differs or fails.
-"""
-
-import argparse
-import json
 import random
 import signal
-import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 from scripts.injections import short_runs
+from scripts.injections.row import Row
 
 _CODES = {signal.SIGKILL: {-signal.SIGKILL}, signal.SIGINT: {130}}  # of a process that a signal has ended; others: 75
 
 
-class Count(NamedTuple):
-    """What came of it.
+def stop_runs(name: str, count: int, seed: int, folder: Path) -> Row:
+    """Sends so many signals to short runs, at random moments of their time. Each run must end as one that was never stopped.
 
-    Attributes:
-      signals: The signals that were sent to a process.
-      runs: The runs.
-      identical: Those that are the run that was never stopped.
-      longest: The longest time from a signal to the end of the process, in seconds.
-      unexpected: The exit codes of stopped processes that are not those of their signal.
+    Args:
+      name: The signal, such as "SIGKILL".
+      count: How many are sent, at least; then the last run goes on to its end.
+      seed: Of the moments.
+      folder: Where the runs are.
     """
-
-    signals: int
-    runs: int
-    identical: int
-    longest: float
-    unexpected: list[int]
-
-    @property
-    def passed(self) -> bool:
-        return self.runs == self.identical > 0 and not self.unexpected
-
-
-def stop_runs(folder: Path, signals: int, number: signal.Signals, seed: int = 0) -> Count:
-    """Stops runs at random moments of their time, until so many signals have been sent and the last run has ended."""
-    draw = random.Random(seed)
-    folder.mkdir(parents=True, exist_ok=True)
+    number, draw = signal.Signals[name], random.Random(seed)
     short_runs.prepare(folder / "compiled")
-    for name in ("cold", "undisturbed"):
-        started = time.monotonic()
-        if code := short_runs.ended(short_runs.start(folder / name)):
-            raise RuntimeError(f"the undisturbed run ended with {code}: see {folder / name}.log")
-        seconds = time.monotonic() - started
+    seconds = short_runs.undisturbed(folder / "cold") and short_runs.undisturbed(folder / "undisturbed")
     expected = short_runs.outcome(folder / "undisturbed")
     sent = runs = identical = 0
     longest, unexpected = 0.0, []
-    while sent < signals:
+    while sent < count:
         runs, workdir, code = runs + 1, folder / f"run{runs + 1}", None
         while code != 0:
             process = short_runs.start(workdir)
-            code = short_runs.kill_after(process, draw.uniform(0.2, 1.1) * seconds, number)
+            code = short_runs.signal_after(process, draw.uniform(0.2, 1.1) * seconds, number)
             if code is None:
                 started, sent = time.monotonic(), sent + 1
                 code = short_runs.ended(process)
@@ -67,25 +39,27 @@ def stop_runs(folder: Path, signals: int, number: signal.Signals, seed: int = 0)
                     unexpected.append(code)
             elif code:
                 raise RuntimeError(f"{workdir} ended with {code} by itself: see {workdir}.log")
-        found = short_runs.outcome(workdir)
-        identical += found == expected
-        print(f"{workdir.name}: {'identical' if found == expected else found}; {sent} of {signals} signals", flush=True)
-    return Count(sent, runs, identical, round(longest, 2), unexpected)
+        identical += short_runs.outcome(workdir) == expected
+    note = f"{runs} runs, {identical} identical; the longest time to the end of a process {longest:.2f} s"
+    if unexpected:
+        note += f"; unexpected exit codes {unexpected}"
+    code = "" if number == signal.SIGKILL else f"exit code {_CODES.get(number, {75})}, "
+    required = f"{code}the same bits as the run that was never stopped".replace("{", "").replace("}", "")
+    return Row(f"{name} at a random moment", required, sent, sent if identical == runs and not unexpected else identical, note)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Kills short runs at random moments; each must be the run that was never killed."
-    )
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--signal", choices=["SIGKILL", "SIGTERM", "SIGINT", "SIGUSR1"], default="SIGKILL")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, required=True)
-    arguments = parser.parse_args()
-    count = stop_runs(arguments.folder, arguments.kills, signal.Signals[arguments.signal], arguments.seed)
-    print(json.dumps(count._asdict()))
-    sys.exit(not count.passed)
-
-
-if __name__ == "__main__":
-    main()
+def double_starts(count: int, folder: Path) -> Row:
+    """Starts two processes at once on one folder: one trains, the other is told with exit code 5."""
+    short_runs.prepare(folder / "compiled")
+    flags = ("--config.epochs=1",)
+    short_runs.undisturbed(folder / "undisturbed", *flags)
+    expected, held, longest = short_runs.outcome(folder / "undisturbed"), 0, 0.0
+    for index in range(count):
+        workdir, started = folder / f"run{index}", time.monotonic()
+        both = [short_runs.start(workdir, *flags) for _ in range(2)]
+        _, first = short_runs.next_ended(both)
+        longest = max(longest, time.monotonic() - started)
+        _, second = short_runs.next_ended(both)
+        held += (first, second) == (5, 0) and short_runs.outcome(workdir) == expected
+    note = f"the longest time until the second was told {longest:.2f} s after the imports"
+    return Row("two processes at once", "one trains, the other ends with exit code 5", count, held, note)

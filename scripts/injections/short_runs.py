@@ -4,9 +4,12 @@ import contextlib
 import hashlib
 import json
 import os
+import select
 import signal
 import sys
+import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +18,13 @@ import numpy as np
 import orbax.checkpoint
 import tensorboardX
 
-from experiments import build, checkpoints, commands, run_folder, train
+from experiments import build, checkpoints, commands, run_folder
+from experiments import train as _train
 from experiments.data import verdicts
 from experiments.data.corpus import Corpus, Split
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PRELOADED = (orbax.checkpoint, tensorboardX, train)  # so that a forked process need not import them
+PRELOADED = (orbax.checkpoint, tensorboardX, _train)  # so that a forked process need not import them
 SIZES = {"train": 90, "validation": 31, "test": 33}
 FLAGS = (
     f"--config={ROOT / 'configs' / 'transformer.py'}:verdicts",
@@ -37,6 +41,8 @@ TIMES = ("examples_per_second", "real_tokens_per_second", "step_milliseconds", "
 
 def prepare(cache: Path) -> None:
     """Sets up this process, which must not compute: a forked process cannot use the threads that JAX would start."""
+    warnings.filterwarnings("ignore", "os.fork")  # there are no such threads yet
+    cache.parent.mkdir(parents=True, exist_ok=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", str(cache))
@@ -74,7 +80,12 @@ def fork(function: Callable[[], int], log: Path) -> int:
 
 def start(workdir: Path, *flags: str) -> int:
     """Starts a training in a forked process; its output goes to `WORKDIR.log`. Returns the id of the process."""
-    return fork(lambda: commands.main(["train", *FLAGS, f"--workdir={workdir}", *flags]), Path(f"{workdir}.log"))
+    return fork(lambda: train(workdir, *flags), Path(f"{workdir}.log"))
+
+
+def train(workdir: Path, *flags: str) -> int:
+    """Trains in this process. Returns the exit code."""
+    return commands.main(["train", *FLAGS, f"--workdir={workdir}", *flags])
 
 
 def ended(process: int) -> int:
@@ -82,12 +93,25 @@ def ended(process: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def kill_after(process: int, seconds: float, number: signal.Signals) -> int | None:
+def undisturbed(workdir: Path, *flags: str) -> float:
+    """Trains a run to its end. Returns the seconds that it took."""
+    started = time.monotonic()
+    if code := ended(start(workdir, *flags)):
+        raise RuntimeError(f"the undisturbed run ended with {code}: see {workdir}.log")
+    return time.monotonic() - started
+
+
+def next_ended(among: list[int]) -> tuple[int, int]:
+    """Waits for one of these processes, and takes it out of the list. Returns its id and its exit code."""
+    process, status = os.wait()
+    among.remove(process)
+    return process, os.waitstatus_to_exitcode(status)
+
+
+def signal_after(process: int, seconds: float, number: signal.Signals) -> int | None:
     """Sends a signal to a process, unless it ends before. Returns its exit code in that case, and None otherwise."""
     child = os.pidfd_open(process)
     try:
-        import select
-
         if select.select([child], [], [], seconds)[0]:
             return ended(process)
         signal.pidfd_send_signal(child, number)
@@ -99,11 +123,12 @@ def kill_after(process: int, seconds: float, number: signal.Signals) -> int | No
 def outcome(workdir: Path) -> str:
     """Returns a hash of all that a finished run leaves and that is not a time; computed in a forked process."""
     answer = Path(f"{workdir}.outcome")
-    code = ended(fork(lambda: _write_outcome(workdir, answer), Path(f"{workdir}.log")))
+    code = ended(fork(lambda: write_outcome(workdir, answer), Path(f"{workdir}.log")))
     return answer.read_text() if code == 0 else f"exit code {code}, see {workdir}.log"
 
 
-def _write_outcome(workdir: Path, answer: Path) -> int:
+def write_outcome(workdir: Path, answer: Path) -> int:
+    """Writes the hash of `outcome` to a file. Returns 0."""
     rows = [{k: v for k, v in row.items() if k not in TIMES} for row in run_folder.read_rows(workdir)]
     result = {k: v for k, v in run_folder.read_result(workdir).items() if k not in TIMES}
     digest = hashlib.sha256(json.dumps([rows, result]).encode())
