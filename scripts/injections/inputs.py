@@ -20,8 +20,8 @@ from scripts.injections import short_runs
 from scripts.injections.row import Row
 
 _PIECES = (
-    b"\xff\xfe", b"\0", b"", b"qqqzzz", b"\r", b"\xe2\x80\xa8", b"<script>alert(1)</script>", b"=cmd()", b"\x1b[31m",
-    b"the film",    "é".encode(), "👍".encode(), b"\xed\xa0\x80", b"\t", b"%s%n", b"' OR 1=1", b"../../etc", b"\x7f", b"NaN", b"{}", b" ",
+    b"\xff\xfe", b"\0", b"", b"qqqzzz", b"\r", b"\xe2\x80\xa8", b"<script>alert(1)</script>", b"=cmd()", b"\x1b[31m", b"\x7f",
+    b"the film", "é".encode(), "👍".encode(), b"\xed\xa0\x80", b"\t", b"%s%n", b"' OR 1=1", b"../../etc", b"NaN", b"{}", b" ",
 )  # fmt: skip
 
 
