@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from absl.flags import FlagValues
+
 from experiments import command_flags, devices, lock, process_flags
 from experiments.command_flags import path
 from experiments.errors import Refusal, UsageError
@@ -24,6 +26,7 @@ USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …], in a checkou
   train       --config=configs/NAME.py[:verdicts] --workdir=DIR [--config.FIELD=VALUE …]
               Trains one model, on IMDB or on the embedded corpus, or continues a run that was stopped.
               Half a minute to seven minutes, which it estimates itself.
+              --dry_run says what the run would do, its size and its cost, and trains nothing; it needs no --workdir.
               --coordinator=HOST:PORT --num_processes=N --process_id=I is one of N processes that train together;
               --distributed is the same where the environment of a cluster tells these three.
   evaluate    --workdir=DIR [--split=validation|test] [--checkpoint=last|best]
@@ -93,6 +96,9 @@ def _prepare(arguments: list[str]) -> None:
 
 def _train(arguments: list[str]) -> None:
     values, fields = command_flags.parse(arguments, _TRAIN, fields=True)
+    if values.dry_run:
+        _describe(values, fields)
+        return
     workdir, page = command_flags.workdir(values), command_flags.page(values)
     place = process_flags.read(values)
     if place:
@@ -110,7 +116,20 @@ def _train(arguments: list[str]) -> None:
             print("Without positions, no model exceeds 0.5 on this corpus: try --config.model.positions=sinusoidal.")
 
 
-_TRAIN = {"config": None, "workdir": None, **process_flags.DEFAULTS}
+def _describe(values: FlagValues, fields: list[str]) -> None:
+    """Prints what a run would do. One process can tell it, and a run folder is not needed."""
+    if process_flags.read(values):
+        raise UsageError("--dry_run and the flags of several processes exclude each other: it describes what one process does")
+    workdir = None if values.workdir is None else command_flags.workdir(values)
+    page = command_flags.page(values)
+    devices.start()
+    config = command_flags.read_config(page, fields, _TRAIN)
+    from experiments import dry_run
+
+    print(dry_run.describe(config, workdir))
+
+
+_TRAIN = {"config": None, "workdir": None, "dry_run": False, **process_flags.DEFAULTS}
 
 
 def _join(place: Place) -> None:

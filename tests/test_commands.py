@@ -15,6 +15,7 @@ from experiments import (
     build,
     commands,
     devices,
+    dry_run,
     files,
     lock,
     metrics,
@@ -95,7 +96,7 @@ def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
         (
             "train PAGE --workdir=W --zzz",
             "--zzz is not a flag of this command; its flags are --config, --config.FIELD, --coordinator, --distributed, "
-            "--num_processes, --process_id, --workdir$",
+            "--dry_run, --num_processes, --process_id, --workdir$",
         ),
         ("train PAGE --workdir=W --epochs=3", "--epochs is not a flag of this command; did you mean --config.epochs\\?"),
         ("train PAGE --workdir=W --lr=3", "--lr is not a flag of this command; did you mean --config.learning_rate\\?"),
@@ -139,6 +140,10 @@ def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
             "train PAGE --workdir=W --process_id=0",
             "--coordinator, .* together: --coordinator and --num_processes must be given",
         ),
+        ("train PAGE --dry_run --workdir=", "--workdir is missing"),
+        ("train --dry_run", "--config is missing"),
+        ("train PAGE --dry_run --config.epochs=0", "config.epochs=0 must be an integer"),
+        ("train PAGE --dry_run=maybe", "--dry_run=maybe must be true or false$"),
         ("train PAGE --workdir=W --distributed=2", "--distributed=2 must be true or false$"),
         ("quickstart again", "'again' has no dashes"),
         ("train PAGE --workdir=\udcff", r"--workdir=\\xff must be UTF-8$"),
@@ -180,6 +185,23 @@ def test_a_process_that_is_told_nonsense(flags: str, message: str, tmp_path: Pat
     together = [f"--coordinator={address}", f"--num_processes={number}", f"--process_id={index}", *more]
     said = refused(capsys, ["train", tiny.PAGE, f"--workdir={tmp_path / 'run'}", *together])
     assert re.match(message, said), said
+
+
+def test_dry_run_describes_the_run_and_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    """Also of a folder that is in use, and without a folder."""
+    called = []
+    monkeypatch.setattr(dry_run, "describe", lambda config, workdir: called.append((config.epochs, workdir)) or "all of it")
+    monkeypatch.setattr(train, "train", lambda *_: pytest.fail("it trains"))
+    for workdir in ([f"--workdir={tmp_path}"], []):
+        with lock.hold(tmp_path):
+            assert commands.main(["train", tiny.PAGE, "--config.epochs=3", "--dry_run", *workdir]) == 0
+        assert capsys.readouterr() == ("all of it\n", "")
+    assert called == [(3, tmp_path), (3, None)]
+    together = ["--coordinator=h:1", "--num_processes=2", "--process_id=0"]
+    said = refused(capsys, ["train", tiny.PAGE, "--dry_run", *together])
+    assert said.startswith("--dry_run and the flags of several processes exclude each other")
 
 
 @pytest.mark.parametrize("address", ["localhost:1", "node-7.example.org:65535", "10.0.0.1:12355", "[::1]:80"])
