@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from experiments import meeting
 from experiments.errors import Refusal, UsageError
 
 Result = TypeVar("Result")
@@ -37,6 +38,8 @@ def join(coordinator: str | None = None, number: int | None = None, place: int |
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # the signals are ours
     try:
+        if coordinator is not None and number is not None and place is not None:
+            meeting.meet(coordinator, number, place, _SECONDS)
         jax.distributed.initialize(coordinator, number, place, initialization_timeout=_SECONDS)
     except (ValueError, RuntimeError) as error:
         where = f"--coordinator={coordinator}" if coordinator else "--distributed"
