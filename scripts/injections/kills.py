@@ -22,12 +22,11 @@ def stop_runs(name: str, count: int, seed: int, folder: Path) -> Row:
     """
     number, draw = signal.Signals[name], random.Random(seed)
     short_runs.prepare(folder / "compiled")
-    seconds = short_runs.undisturbed(folder / "cold") and short_runs.undisturbed(folder / "undisturbed")
-    expected = short_runs.outcome(folder / "undisturbed")
+    seconds, expected = short_runs.reference(folder)
     sent = runs = identical = 0
     longest, unexpected = 0.0, []
     while sent < count:
-        runs, workdir, code = runs + 1, folder / f"run{runs + 1}", None
+        runs, workdir, code = runs + 1, folder / f"seed{seed}-run{runs + 1}", None
         while code != 0:
             process = short_runs.start(workdir)
             code = short_runs.signal_after(process, draw.uniform(0.2, 1.1) * seconds, number)
@@ -52,8 +51,8 @@ def double_starts(count: int, folder: Path) -> Row:
     """Starts two processes at once on one folder: one trains, the other is told with exit code 5."""
     short_runs.prepare(folder / "compiled")
     flags = ("--config.epochs=1",)
-    short_runs.undisturbed(folder / "undisturbed", *flags)
-    expected, held, longest = short_runs.outcome(folder / "undisturbed"), 0, 0.0
+    _, expected = short_runs.reference(folder, *flags)
+    held, longest = 0, 0.0
     for index in range(count):
         workdir, started = folder / f"run{index}", time.monotonic()
         both = [short_runs.start(workdir, *flags) for _ in range(2)]
