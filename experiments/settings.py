@@ -83,6 +83,7 @@ RULES = {
     "model.dropout_rate": _number(0, 1, "a number from 0 to 1, excluding 1"),
     "model.mask_padding": _FLAG,
     "model.implementation": _choice("auto", *IMPLEMENTATIONS),
+    "model.dtype": _choice("float32", "bfloat16"),
 }
 FREE = ("data.dir", "devices", "steps_per_call", "checkpoint_every")  # a run may go on with other values of these
 LATER = {  # fields that the first runs did not have, with the values that all of those had
@@ -95,6 +96,7 @@ LATER = {  # fields that the first runs did not have, with the values that all o
     "devices": None,
     "checkpoint_every": None,
     "model.implementation": "auto",
+    "model.dtype": "float32",
 }
 
 GROUPS = ("data", "model")

@@ -21,7 +21,7 @@ OPTIONAL = (
 )  # fmt: skip
 FLAGS = ("model.mask_padding",)
 NUMBERS = ("learning_rate", "weight_decay", "momentum", "model.dropout_rate")
-NAMES = ("data.name", "model.body", "model.positions", "optimizer", "schedule")
+NAMES = ("data.name", "model.body", "model.positions", "model.dtype", "optimizer", "schedule")
 INTEGERS = tuple(sorted(settings.RULES.keys() - {*FLAGS, *NUMBERS, *NAMES, "data.dir", "model.output_dims"}))
 LONG = "x" * 3_000
 
@@ -267,7 +267,7 @@ def test_fingerprint_knows_what_changes_the_numbers():
         "model.num_heads": 3, "model.key_dim": 4, "model.output_dims": (5,), "model.feedforward_dim": 6,
         "model.positions": "learned", "model.dropout_rate": 0.5, "model.mask_padding": not masked,
         "model.implementation": "dense", "patience": 2, "optimizer": "adamw", "schedule": "cosine", "warmup_steps": 4,
-        "weight_decay": 0.01, "momentum": 0.9,
+        "weight_decay": 0.01, "momentum": 0.9, "model.dtype": "bfloat16",
     }  # fmt: skip
     assert {*same, *others} == settings.RULES.keys()
     assert len({settings.fingerprint(page({field: value})) for field, value in others.items()} | {own}) == len(others) + 1

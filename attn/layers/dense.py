@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
 
 from attn.dropout import bernoulli
 from attn.layers.flags import Flag
@@ -22,6 +24,21 @@ def promoting(module: Callable[..., Any], *inputs: Array) -> Any:
         return module(*inputs)
 
 
+def cast(dtype: DTypeLike | None, *arrays: Array) -> tuple[Array, ...]:
+    """The arrays in a layer's `dtype`; where it is None, as they are."""
+    return arrays if dtype is None else tuple(jnp.asarray(array, dtype) for array in arrays)
+
+
+def promote_product(*arrays: Array | None, dtype: Any = None, inexact: bool = True) -> list[Array | None]:
+    """The argument `promote_dtype` of linen's layers, for a product in `dtype` to which the bias is added as it is.
+
+    linen's own would cast the bias too. Its gradient is a sum over all positions, which XLA's CPU backend then computes in
+    bfloat16: with 64 reviews of 256 words it is off by 2 to 50 %, and the gradient of a kernel by less than 2 %.
+    """
+    products = arrays if dtype is None else arrays[:2]  # of x, kernel and bias
+    return [*promote_dtype(*products, dtype=dtype, inexact=inexact), *arrays[len(products) :]]
+
+
 class Dense(nn.Module):
     """`flax.linen.Dense`: x kernel + bias.
 
@@ -32,19 +49,22 @@ class Dense(nn.Module):
       features: the size of the output.
       kernel_init: the initialiser of the kernel `[D, features]`.
       bias_init: the initialiser of the bias `[features]`.
+      dtype: the dtype of the computation; None promotes input and parameters. The bias is added as in `promote_product`.
     """
 
     features: int
     kernel_init: nn.initializers.Initializer
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """`[.., D]` to `[.., features]`."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", self.bias_init, (self.features,))
+        x, kernel = cast(self.dtype, x, kernel)
         product = promoting(lambda x, kernel: jnp.einsum("...a,abc->...bc", x, kernel)[..., 0, :], x, kernel[:, None])
-        return promoting(jnp.add, product, bias.reshape((1,) * (x.ndim - 1) + (-1,)))
+        return cast(self.dtype, promoting(jnp.add, product, bias.reshape((1,) * (x.ndim - 1) + (-1,))))[0]
 
 
 def embed(table: nn.Embed, tokens: Array) -> Array:

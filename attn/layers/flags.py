@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
@@ -137,3 +138,13 @@ def with_dropout(layer: WithFlags, rate: float, deterministic: Flag, run: Callab
 def check_implementation(implementation: str) -> None:
     """Raises ValueError for the name of an implementation that does not exist."""
     check_name("implementation", implementation, ("auto", *IMPLEMENTATIONS))
+
+
+def check_dtype(dtype: Any) -> None:
+    """Raises ValueError for what is neither None nor a floating point dtype."""
+    try:
+        floating = dtype is None or jnp.issubdtype(dtype, jnp.floating)
+    except TypeError:
+        floating = False
+    if not floating:
+        raise ValueError(f"dtype={dtype!r} must be a floating point dtype, or None")

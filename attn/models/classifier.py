@@ -5,10 +5,11 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from attn.kernels.selection import Implementation
 from attn.layers import flags, keras
-from attn.layers.dense import Dropout, promoting
+from attn.layers.dense import Dropout, cast, promoting
 from attn.layers.initializers import glorot_uniform
 from attn.positions import KINDS, RELATIVE, Relative, rotary, sinusoidal
 from attn.score_mods import alibi, t5_relative_bias
@@ -40,6 +41,8 @@ class ClassifierConfig:
       dropout_rate: the rate for the output of each sub-layer of the body.
       mask_padding: whether padding is masked in the attention and left out of the mean.
       implementation: that of the attention, as in `attn.attend`.
+      dtype: the dtype of activations and products between the embedding and the pooling. Parameters, softmax, the statistics
+        of LayerNorm, pooling and logits are float32 in any case.
 
     Raises:
       ValueError: one line with the field, its value and the rule.
@@ -59,6 +62,7 @@ class ClassifierConfig:
     dropout_rate: float
     mask_padding: bool
     implementation: Implementation = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self):
         flags.check_implementation(self.implementation)
@@ -78,7 +82,16 @@ class ClassifierConfig:
             )
         if self.body == "multi_head" and (len(self.output_dims) != self.num_layers or min(self.output_dims) < 1):
             raise ValueError(f"output_dims={self.output_dims} must be num_layers={self.num_layers} positive sizes")
+        if self.dtype == "float16":
+            raise ValueError("dtype='float16' would need a scaled loss: its range is too small; bfloat16 has that of float32")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype={self.dtype!r} is neither 'float32' nor 'bfloat16'")
         self._check_positions()
+
+    @property
+    def layer_dtype(self) -> DTypeLike | None:
+        """The field `dtype` of the layers. None is float32, and float64 where JAX computes in it."""
+        return None if self.dtype == "float32" else jnp.bfloat16
 
     def _check_positions(self):
         if self.positions not in KINDS:
@@ -111,18 +124,22 @@ class Classifier(flags.WithFlags):
           deterministic: False applies dropout, and needs the rng named "dropout". None means the field, or True.
 
         Returns:
-          Logits `[*B, C]`. With `mask_padding`, a text that is all padding is pooled to 0, so its logits are the last bias.
+          Logits `[*B, C]`, float32 whatever the `dtype`. With `mask_padding`, a text that is all padding is pooled to 0, so its
+          logits are the last bias.
         """
         config = self.config
         valid = tokens != PADDING if config.mask_padding else None
         learned = config.max_length if config.positions == "learned" else None
-        x = keras.TokenAndPositionEmbedding(config.vocabulary_size, config.embed_dim, learned, name="embedding")(tokens)
+        sizes = config.vocabulary_size, config.embed_dim, learned
+        x = keras.TokenAndPositionEmbedding(*sizes, dtype=config.layer_dtype, name="embedding")(tokens)
         if config.positions in ("sinusoidal", "sinusoidal_split"):
             table = sinusoidal(*x.shape[-2:], interleaved=config.positions == "sinusoidal")
-            x = promoting(jnp.add, x, table.reshape((1,) * (x.ndim - 2) + table.shape))
+            (x,) = cast(config.layer_dtype, promoting(jnp.add, x, table.reshape((1,) * (x.ndim - 2) + table.shape)))
         position, flag = self._relative(), flags.resolve_deterministic(self, deterministic)
         for index in range(config.num_layers):
             x = self._layer(index, x, valid, position, flag)
+        if config.dtype == "bfloat16":
+            x = x.astype(jnp.float32)  # bfloat16 has no 257, a count of tokens, and few logits between 0.5 and 1
         pooled = mean_pool(x, valid) if x.ndim > tokens.ndim else x
         return promoting(nn.Dense(config.num_classes, kernel_init=glorot_uniform(), name="logits"), pooled)
 
@@ -150,6 +167,7 @@ class Classifier(flags.WithFlags):
                 config.feedforward_dim,
                 config.dropout_rate,
                 implementation=config.implementation,
+                dtype=config.layer_dtype,
                 name=name,
             )
             return block(x, value_mask=valid, position=position, deterministic=deterministic)
@@ -161,11 +179,12 @@ class Classifier(flags.WithFlags):
                 output_shape=config.output_dims[index],
                 attention_axes=-2,
                 implementation=config.implementation,
+                dtype=config.layer_dtype,
                 name=name,
             )
             options["position"] = position
         else:
-            layer = keras.Attention(use_scale=True, implementation=config.implementation, name=name)
+            layer = keras.Attention(use_scale=True, implementation=config.implementation, dtype=config.layer_dtype, name=name)
         deterministic = True if config.dropout_rate == 0 else deterministic
         if index == config.num_layers - 1 and deterministic is True:
             return layer.mean(x, x, over=valid, **options)

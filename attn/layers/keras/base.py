@@ -6,12 +6,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from attn._validation import check_rate
 from attn.attention import attend, attend_pooled, attention_weights
 from attn.kernels.masking import combine_masks
 from attn.kernels.selection import Implementation
 from attn.layers import flags
+from attn.layers.dense import cast
 from attn.layers.keras import axes, masking
 from attn.positions import Relative
 from attn.shapes import Array, Mask, Query, Valid
@@ -39,12 +41,15 @@ class AttentionLayer(flags.WithFlags, kw_only=True):
     Attributes:
       use_causal_mask, position: given here or in the call, not in both.
       implementation, block: as in `attn.attend`.
+      dtype: the dtype of projections and output; None promotes inputs and parameters. Scores and softmax are computed in at
+        least float32, and parameters stay as they are, in any case.
     """
 
     use_causal_mask: bool | None = None
     position: Relative | None = None
     implementation: Implementation = "auto"
     block: int | tuple[int, int] | None = None
+    dtype: DTypeLike | None = None
 
     VERSIONS: ClassVar[tuple[str, ...]] = masking.VERSIONS
     SCORES_AFTER_DROPOUT: ClassVar[bool] = False
@@ -54,6 +59,7 @@ class AttentionLayer(flags.WithFlags, kw_only=True):
         masking.check_version(layer.version, self.VERSIONS)
         layer.dropout = check_rate("dropout", layer.dropout)
         flags.check_implementation(self.implementation)
+        flags.check_dtype(self.dtype)
         super().__post_init__()
 
     def __call__(
@@ -179,6 +185,7 @@ class AttentionLayer(flags.WithFlags, kw_only=True):
                 raise ValueError(f"{name} {x.shape} must have the rank of query {query.shape}")
             if any(x.shape[axis] != query.shape[axis] for axis in range(query.ndim - 1) if axis not in over):
                 raise ValueError(f"{name} {x.shape} and query {query.shape} differ in an axis that is not attended over")
+        query, key, value = cast(self.dtype, query, key, value)
         q, k, v = self._heads(query, key, value, over)
         options = self._score(query.shape[-1])
         if (position := flags.resolve(self, "position", position, otherwise=None)) is not None:

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from attn._validation import check_positive_ints
 from attn.layers import initializers
-from attn.layers.dense import promoting
+from attn.layers.dense import cast, promote_product, promoting
 from attn.layers.keras import axes
 from attn.layers.keras.base import AttentionLayer
 from attn.layers.keras.masking import Version
@@ -60,9 +60,11 @@ class _Projected(AttentionLayer):
             f"...{inputs},{inputs}{outputs}->...{outputs}",
             use_bias=layer.use_bias,
             kernel_init=family.combine if contracted == 2 else family.project,
+            dtype=layer.dtype,
+            promote_dtype=promote_product,
             name=name,
         )
-        return promoting(projection, x)
+        return cast(layer.dtype, promoting(projection, x))[0]
 
     @nn.nowrap
     def _ignores_query_mask(self) -> bool:
