@@ -1,6 +1,7 @@
 """Processes that are missing, or whose numbers do not fit, are told so in one line, all of them; here they are threads."""
 
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -90,20 +91,29 @@ def test_an_answer_of_something_else_is_told():
             meeting.meet(f"localhost:{server.getsockname()[1]}", 2, 1, SECONDS)
 
 
-def test_strangers_and_processes_that_have_gone_do_not_count():
-    """Process 1 was started, was stopped, and comes again; somebody scans the port, and sends what is no text."""
+def visit(port: int, sent: bytes, seconds: float = 0.0) -> None:
+    """Somebody who connects, sends this, and goes after so many seconds."""
+    with meeting._connected("localhost", port, SECONDS) as stranger:
+        stranger.sendall(sent)
+        time.sleep(seconds)
 
-    def visit(port: int) -> None:
-        for sent in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff\x00\n", b"x" * 5000, b"attn run 1 of 3\n"):
-            with meeting._connected("localhost", port, SECONDS) as stranger:
-                stranger.sendall(sent)
 
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff\x00\n", b"x" * 5000, b"attn run 1 of 2"])
+def test_strangers_do_not_count(sent: bytes):
+    assert meet((0, 2), seconds=0.5, before=lambda port: visit(port, sent)) == ["process 1 is not there after 0.5 s"]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_process_that_has_gone_is_missing_until_it_comes_again(again: bool):
+    """It was started with a mistake and stopped, while process 0 waited."""
+    coordinator, seconds = f"localhost:{free_port()}", SECONDS if again else 2
     with ThreadPoolExecutor() as pool:
-        port = free_port()
-        first = pool.submit(meeting.meet, f"localhost:{port}", 3, 0, SECONDS)
-        visit(port)
-        others = [pool.submit(meeting.meet, f"localhost:{port}", 3, place, SECONDS) for place in (1, 2)]
-        assert [future.result() for future in (first, *others)] == [None] * 3
+        told = [pool.submit(meeting.meet, coordinator, 3, 0, seconds)]
+        visit(int(coordinator.rpartition(":")[2]), b"attn run 1 of 3\n", seconds=0.3)
+        told += [pool.submit(meeting.meet, coordinator, 3, place, SECONDS) for place in ((1, 2) if again else (2,))]
+        errors = [future.exception() for future in told]
+    expected = None if again else f"--coordinator={coordinator}: process 1 is not there after 2 s"
+    assert [error and str(error) for error in errors] == [expected] * len(told)
 
 
 def test_the_port_is_free_again():
