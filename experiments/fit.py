@@ -119,7 +119,8 @@ class Fit:
             if self._config.steps_per_call is None:
                 self._steps_per_call = max(1, round(_CALL_SECONDS * done / seconds))
             if at.seconds >= _CALL_SECONDS or at.done == epochs.steps:
-                progress.estimate(at.seconds / at.done * epochs.steps)  # the first call alone is too short to tell
+                # The first call alone is too short to tell.
+                progress.estimate(at.seconds / at.done * epochs.steps, self._config.epochs - len(at.rows))
             progress.update(epoch, at.done, epochs.steps, at.sums, at.seconds)
             self._signals.stop_if(stop)
             if due:

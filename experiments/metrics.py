@@ -98,11 +98,14 @@ class Progress:
         """Says when the duration will be known."""
         print("Compiling. How long the run takes will be known after its first steps.", file=self._stream, flush=True)
 
-    def estimate(self, epoch_seconds: float) -> None:
-        """Says once how long the run will take, from the seconds of training in an epoch."""
+    def estimate(self, epoch_seconds: float, epochs: int) -> None:
+        """Says once how long the epochs that are left will take, from the seconds of training in one of them."""
         if not self._estimated:
             self._estimated = True
-            self._show(f"{self._epochs} epochs: {duration(self._epochs * epoch_seconds * _WITH_EVALUATION)}")
+            left = "" if epochs == self._epochs else " left"
+            self._show(
+                f"{epochs} epoch{'s' if epochs > 1 else ''}{left}: {duration(epochs * epoch_seconds * _WITH_EVALUATION)}"
+            )
             print(file=self._stream, flush=True)
             self._width = 0
 
@@ -141,7 +144,7 @@ class BriefProgress(Progress):
     def start(self) -> None:
         """Says nothing: the caller has said how long it takes."""
 
-    def estimate(self, epoch_seconds: float) -> None:
+    def estimate(self, epoch_seconds: float, epochs: int) -> None:
         """Says nothing, as `start`."""
 
     def update(self, epoch: int, step: int, steps: int, sums: Sums, seconds: float) -> None:

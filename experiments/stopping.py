@@ -21,12 +21,14 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 class Stopped(Refusal):
     """A signal has stopped the run."""
 
-    def __init__(self, received: signal.Signals, then: str = ""):
+    def __init__(self, received: signal.Signals, then: str = ": the same command goes on"):
         super().__init__(f"stopped by {received.name}{then}")
         self.received, self.exit_code = received, exit_code(received)
 
     def saved(self, step: int) -> "Stopped":
         """Returns the same for a run that is saved after so many steps."""
+        if step == 0:
+            return Stopped(self.received, " before the first step: the same command starts again")
         return Stopped(self.received, f" after step {step}, which is saved: the same command continues")
 
 

@@ -5,8 +5,11 @@ import io
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from experiments import build, devices, processes, record, result, run_folder, saving, settings
 from experiments.divergence import FILE, Diverged
+from experiments.errors import Refusal
 from experiments.fit import Fit
 from experiments.metrics import Progress
 from experiments.settings import Config
@@ -66,11 +69,26 @@ def train(config: Config, workdir: Path, label: str, progress: Progress | None =
             except Stopped as stopped:
                 written.save(fit.position)
                 raise stopped.saved(fit.position.step) from None
+            except jax.errors.JaxRuntimeError as error:
+                raise _told(error, config) from error
             except Diverged as error:
                 written.diverged(error)
                 raise error.at(f", at config.learning_rate={config.learning_rate}; {FILE} says more") from None
             processes.by_writer(lambda: result.write(workdir, fit.position, content))
             return content
+
+
+def _told(error: Exception, config: Config) -> Exception:
+    """Returns what the user is told of an error of the devices, or the error itself, which is then one of ours."""
+    reason = str(error).partition("\n")[0]
+    if "RESOURCE_EXHAUSTED" in reason:
+        return Refusal(
+            f"out of memory at config.batch_size={config.batch_size}: a smaller one needs less (see train --dry_run); "
+            f"the run is saved up to its last checkpoint ({reason})"
+        )
+    if processes.count() > 1:
+        return Refusal(f"another process of the run has gone: start all of them again, and they go on ({reason})")
+    return error
 
 
 def _claim(claims: contextlib.ExitStack, workdir: Path, config: Config) -> bool:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -219,6 +220,30 @@ def test_patience_ends_a_run_early(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     result = run_folder.read_result(workdir)
     assert (result["best_epoch"], result["epochs"], len(run_folder.read_rows(workdir))) == (1, 3, 3)
     assert run_folder.load(workdir, "best").params.keys() == run_folder.load(workdir).params.keys()
+
+
+def test_a_schedule_that_depends_on_the_epochs_keeps_them(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished_run, workdir)
+    content = json.loads((workdir / "config.json").read_text())
+    (workdir / "config.json").write_text(json.dumps(content | {"schedule": "cosine"}))
+    tiny.train(monkeypatch, workdir, "--config.schedule=cosine", "--config.epochs=3", code=2)
+    said = f"config.epochs=3 must be 2, as in --workdir={workdir}: the learning rates of schedule=cosine depend on it"
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_no_memory_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    def exhausted(*_: object) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.\nmore")
+
+    monkeypatch.setattr(fit.Epochs, "call", exhausted)
+    tiny.train(monkeypatch, tmp_path / "run", code=1)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: out of memory at config.batch_size={tiny.BATCH_SIZE}: a smaller one needs less")
+    assert line.endswith("(RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.)")
+    assert attempts(tmp_path / "run")[-1]["exit_code"] == 1
 
 
 def test_exit_codes():

@@ -272,9 +272,12 @@ def test_progress_in_a_terminal_rewrites_its_line():
 def test_progress_says_once_how_long_the_run_takes():
     progress = metrics.Progress(10, stream := io.StringIO())
     progress.start()
-    progress.estimate(epoch_seconds=13.0)
-    progress.estimate(epoch_seconds=20.0)
+    progress.estimate(epoch_seconds=13.0, epochs=10)
+    progress.estimate(epoch_seconds=20.0, epochs=9)
     assert stream.getvalue().splitlines()[1:] == ["10 epochs: about 3 minutes"]
+    resumed = metrics.Progress(10, stream := io.StringIO())
+    resumed.estimate(epoch_seconds=13.0, epochs=1)
+    assert stream.getvalue() == "1 epoch left: about 15 seconds\n"
 
 
 @pytest.mark.parametrize(
@@ -288,7 +291,7 @@ def test_brief_progress_is_one_line_a_run():
     for stream, shown in ((Terminal(), 3), (io.StringIO(), 1)):
         progress = metrics.BriefProgress(12, stream)
         progress.start()
-        progress.estimate(epoch_seconds=3.0)
+        progress.estimate(epoch_seconds=3.0, epochs=12)
         progress.update(1, 5, 20, sums(400.0, 200, 800), seconds=2.0)
         progress.epoch(ROW, seconds_left=3.0)
         progress.close("accuracy 0.500")
