@@ -45,8 +45,9 @@ if sys.argv[1:] and sys.argv[1] in TRAINING:
     signal.signal(signal.SIGTERM, _preempt)
     signal.signal(signal.SIGUSR1, _preempt)
 code = main(sys.argv[1:])
-if code in (INTERRUPTED, PREEMPTED):
+if code:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # at once: threads of an unfinished compilation have crashed an orderly exit
+    # At once: threads of an unfinished compilation have crashed an orderly exit, in which JAX also waits for all processes.
+    os._exit(code)
 sys.exit(code)

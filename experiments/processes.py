@@ -1,6 +1,7 @@
 """Several processes that train one run together. One of them, the writer, writes the run folder; all can read it."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +20,27 @@ class Told(Refusal):
     def __init__(self, message: str, code: int):
         super().__init__(message)
         self.exit_code = code
+
+
+class Lost(Refusal):
+    """The processes cannot compute together any more, most probably because one of them has ended."""
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Raises `Lost` for an error of JAX in the block, if there are several processes.
+
+    If process 0 has ended, JAX also prints lines of its own, and may abort the others before they tell anything.
+    """
+    import jax
+
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if count() == 1:
+            raise
+        reason = str(error).splitlines()[0]
+        raise Lost(f"process {index()} of {count()} cannot go on with the others: {reason}; start all of them again") from None
 
 
 def join(coordinator: str | None = None, number: int | None = None, place: int | None = None) -> None:

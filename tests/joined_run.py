@@ -1,10 +1,12 @@
 """One of two processes that train a tiny run together; started by test_processes.py.
 
 The run is stopped by a SIGTERM to the second process alone, goes on, and is then asked to train another config. Exit codes are
-written to WORKDIR.INDEX.json.
+written to WORKDIR.INDEX.json. Then the second process ends, as if killed, and what the first one raises is written to
+WORKDIR.lost.txt.
 """
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -32,6 +34,13 @@ def main(port: str, index: int, workdir: Path) -> None:
         fit.Fit._call, processes.join = call, lambda *_: None  # they have joined already
         codes += [commands.main([*command, *joined, *flags]) for flags in ([], [], ["--config.seed=1"])]
     workdir.with_suffix(f".{index}.json").write_text(json.dumps(codes))
+    if index == 0:
+        try:
+            with processes.together():
+                processes.agree(1.0)
+        except processes.Lost as lost:
+            workdir.with_suffix(".lost.txt").write_text(str(lost))
+    os._exit(0)  # an orderly exit waits for the other process
 
 
 if __name__ == "__main__":

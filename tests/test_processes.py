@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -78,8 +79,6 @@ def test_the_numbers_are_those_of_one_process(joined: Joined, finished_run: Path
 
 
 def jax_leaves(tree: dict) -> list[np.ndarray]:
-    import jax
-
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
@@ -99,6 +98,18 @@ def test_the_run_goes_on_on_another_number_of_devices(
     assert "Continues after step 9, in epoch 2 of 2." in out
     for row, alone in zip(run_folder.read_rows(workdir), run_folder.read_rows(finished_run), strict=True):
         assert row["val_loss"] == pytest.approx(alone["val_loss"], rel=1e-5)
+
+
+def test_a_process_that_ends_is_told_to_the_other(joined: Joined):
+    lost = joined.workdir.with_suffix(".lost.txt").read_text()
+    assert lost.startswith("process 0 of 2 cannot go on with the others: ")
+    assert lost.endswith("; start all of them again")
+    assert "\n" not in lost
+
+
+def test_alone_an_error_of_jax_stays_what_it_is():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="^RESOURCE_EXHAUSTED$"), processes.together():
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
 
 
 def test_alone_there_is_nobody_to_ask():
