@@ -109,8 +109,7 @@ def _train(arguments: list[str]) -> None:
     config = command_flags.read_config(page, fields, _TRAIN)
     from experiments import processes, train
 
-    with processes.together():
-        result = train.train(config, workdir, Path(page.partition(":")[0]).stem)
+    result = train.train(config, workdir, Path(page.partition(":")[0]).stem)
     if processes.is_writer():
         print(f"test_loss {result['test_loss']:.4f}  test_accuracy {result['test_accuracy']:.4f}  in {workdir}")
         if config.data.name == "verdicts" and config.model.positions == "none":

@@ -23,24 +23,24 @@ class Told(Refusal):
 
 
 class Lost(Refusal):
-    """The processes cannot compute together any more, most probably because one of them has ended."""
+    """The processes cannot compute together any more, most probably because one of them has ended.
+
+    If it was process 0, JAX also prints lines of its own, and may abort the others before they tell anything.
+    """
+
+    def __init__(self, error: Exception):
+        reason = str(error).partition("\n")[0]
+        super().__init__(f"another process of the run has gone: start all of them again, and they go on ({reason})")
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    """Raises `Lost` for an error of JAX in the block, if there are several processes.
-
-    If process 0 has ended, JAX also prints lines of its own, and may abort the others before they tell anything.
-    """
+def _together() -> Iterator[None]:
     import jax
 
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if count() == 1:
-            raise
-        reason = str(error).splitlines()[0]
-        raise Lost(f"process {index()} of {count()} cannot go on with the others: {reason}; start all of them again") from None
+        raise Lost(error) from None
 
 
 def join(coordinator: str | None = None, number: int | None = None, place: int | None = None) -> None:
@@ -89,21 +89,31 @@ def is_writer() -> bool:
 
 
 def agree(*values: float) -> list[float]:
-    """Returns the maximum of each value over all processes. Every process must call it."""
+    """Returns the maximum of each value over all processes. Every process must call it.
+
+    Raises:
+      Lost: Another process has ended.
+    """
     if count() == 1:
         return list(values)
     from jax.experimental import multihost_utils
 
-    return np.max(multihost_utils.process_allgather(np.array(values, np.float32)), axis=0).tolist()
+    with _together():
+        return np.max(multihost_utils.process_allgather(np.array(values, np.float32)), axis=0).tolist()
 
 
 def from_writer(value: Sequence[int]) -> list[int]:
-    """Returns the integers of the writer in every process. Every process must call it, with as many."""
+    """Returns the integers of the writer in every process. Every process must call it, with as many.
+
+    Raises:
+      Lost: Another process has ended.
+    """
     if count() == 1:
         return list(value)
     from jax.experimental import multihost_utils
 
-    return np.asarray(multihost_utils.broadcast_one_to_all(np.array(value, np.int32))).tolist()
+    with _together():
+        return np.asarray(multihost_utils.broadcast_one_to_all(np.array(value, np.int32))).tolist()
 
 
 def by_writer(function: Callable[[], Result]) -> Result | None:

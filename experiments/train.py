@@ -87,7 +87,7 @@ def _told(error: Exception, config: Config) -> Exception:
             f"the run is saved up to its last checkpoint ({reason})"
         )
     if processes.count() > 1:
-        return Refusal(f"another process of the run has gone: start all of them again, and they go on ({reason})")
+        return processes.Lost(error)
     return error
 
 

@@ -36,8 +36,7 @@ def main(port: str, index: int, workdir: Path) -> None:
     workdir.with_suffix(f".{index}.json").write_text(json.dumps(codes))
     if index == 0:
         try:
-            with processes.together():
-                processes.agree(1.0)
+            processes.agree(1.0)
         except processes.Lost as lost:
             workdir.with_suffix(".lost.txt").write_text(str(lost))
     os._exit(0)  # an orderly exit waits for the other process

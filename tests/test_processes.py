@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -101,15 +102,8 @@ def test_the_run_goes_on_on_another_number_of_devices(
 
 
 def test_a_process_that_ends_is_told_to_the_other(joined: Joined):
-    lost = joined.workdir.with_suffix(".lost.txt").read_text()
-    assert lost.startswith("process 0 of 2 cannot go on with the others: ")
-    assert lost.endswith("; start all of them again")
-    assert "\n" not in lost
-
-
-def test_alone_an_error_of_jax_stays_what_it_is():
-    with pytest.raises(jax.errors.JaxRuntimeError, match="^RESOURCE_EXHAUSTED$"), processes.together():
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
+    told = r"another process of the run has gone: start all of them again, and they go on \(.+\)"
+    assert re.fullmatch(told, joined.workdir.with_suffix(".lost.txt").read_text())
 
 
 def test_alone_there_is_nobody_to_ask():
