@@ -10,15 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 import attn
-from attn.layers import keras
+from attn.kernels.fused import attention as fused
+from attn.layers import d2l, d2l_transformer, keras
 from attn.layers.dense import Dense
 from attn.layers.initializers import glorot_uniform
 from attn.models.classifier import Classifier, ClassifierConfig
 from attn.positions import KINDS
-from experiments import settings, steps
+from experiments import build, settings, steps
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 PAGES = {"attention": "single_head", "multi_head": "multi_head", "transformer": "transformer"}
@@ -31,6 +33,7 @@ LENGTH, WORDS = 8, 30
 RNG = np.random.default_rng(0)
 TOKENS = (RNG.integers(1, WORDS, (16, LENGTH)) * (np.arange(LENGTH) < RNG.integers(1, LENGTH + 1, (16, 1)))).astype(np.int32)
 LABELS = RNG.integers(0, 2, 16)
+X = RNG.normal(size=(2, 5, 6)).astype(np.float32)
 
 
 def config_of(body: str, kind: str, dtype: str) -> ClassifierConfig:
@@ -138,19 +141,24 @@ def test_the_products_of_a_block_are_bfloat16():
 
 
 @pytest.mark.parametrize(
-    "layer",
+    ("layer", "inputs"),
     [
-        keras.Attention(use_scale=True, dtype=jnp.bfloat16),
-        keras.AdditiveAttention(dtype="bfloat16"),
-        keras.MultiHeadAttention(2, 4, dtype=jnp.bfloat16, version="2.11"),
-        keras.GroupQueryAttention(4, 4, 2, dtype=jnp.bfloat16),
-        keras.TransformerBlock(2, 4, 8, dtype=jnp.bfloat16),
+        (keras.Attention(use_scale=True, dtype=jnp.bfloat16), (X, X)),
+        (keras.AdditiveAttention(dtype="bfloat16"), (X, X)),
+        (keras.MultiHeadAttention(2, 4, dtype=jnp.bfloat16, version="2.11"), (X, X)),
+        (keras.GroupQueryAttention(4, 4, 2, dtype=jnp.bfloat16), (X, X)),
+        (keras.TransformerBlock(2, 4, 8, dtype=jnp.bfloat16), (X,)),
+        (keras.TokenAndPositionEmbedding(WORDS, 6, LENGTH, dtype=jnp.bfloat16), (TOKENS,)),
+        (d2l.DotProductAttention(0.0, dtype=jnp.bfloat16), (X, X, X)),
+        (d2l.AdditiveAttention(7, 0.0, dtype=jnp.bfloat16), (X, X, X)),
+        (d2l.MultiHeadAttention(6, 2, 0.0, bias=True, dtype=jnp.bfloat16), (X, X, X)),
+        (d2l_transformer.PositionWiseFFN(7, 6, dtype=jnp.bfloat16), (X,)),
+        (d2l_transformer.PositionalEncoding(6, 0.0, dtype=jnp.bfloat16), (X,)),
+        (d2l_transformer.TransformerEncoder(WORDS, 6, 7, 2, 1, 0.0, dtype=jnp.bfloat16), (TOKENS,)),
     ],
-    ids=lambda layer: type(layer).__name__,
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
-def test_a_layer_computes_in_its_dtype_whatever_the_inputs(layer: Any):
-    x = RNG.normal(size=(2, 5, 6)).astype(np.float32)
-    inputs = (x,) if isinstance(layer, keras.TransformerBlock) else (x, x)
+def test_a_layer_computes_in_its_dtype_whatever_the_inputs(layer: Any, inputs: tuple[Any, ...]):
     params = layer.init(jax.random.key(0), *inputs)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} <= {jnp.dtype(jnp.float32)}
     with jax.numpy_dtype_promotion("strict"):
@@ -194,3 +202,23 @@ def test_steps_train_in_bfloat16():
     assert not any(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(state.optimizer))
     after = steps.evaluate(plan, state.params, plan.split(tokens, labels)).means()[0]
     assert after < sums.means()[0] < before
+
+
+@pytest.mark.parametrize(
+    ("body", "changes", "fits"),
+    [
+        ("transformer", {"positions": "rotary"}, True),
+        ("multi_head", {"key_dim": 8, "num_layers": 1, "output_dims": (5,), "dropout_rate": 0.1}, True),
+        ("transformer", {"dtype": "float32"}, False),
+        ("transformer", {"mask_padding": True}, False),
+        ("transformer", {"positions": "alibi"}, False),
+        ("attention", {}, False),  # its scale is trained
+    ],
+)
+def test_the_dtype_opens_cudnns_kernel(body: str, changes: dict[str, Any], fits: bool, monkeypatch: pytest.MonkeyPatch):
+    """What would be chosen on a GPU: its rules decide here, and a stand-in runs."""
+    monkeypatch.setattr(fused, "unsupported", functools.partial(fused.unsupported, platform="gpu"))
+    monkeypatch.setattr(fused, "attention", lambda query, key, value, options, inputs, fallback: fallback())
+    config = dataclasses.replace(config_of(body, "none", "bfloat16"), **{"mask_padding": False, **changes})
+    chosen = build.attention_of(Classifier(config))
+    assert [name.startswith("fused") for name in chosen] == [fits] * config.num_layers

@@ -15,13 +15,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from attn._integers import as_clipped
 from attn._validation import check_positive_ints, check_rate
 from attn.attention import attend, attention_weights
 from attn.kernels.selection import Implementation
 from attn.layers import flags
-from attn.layers.dense import promoting
+from attn.layers.dense import cast, promote_product, promoting
 from attn.scores import additive
 from attn.shapes import Array
 
@@ -51,12 +52,22 @@ def masked_softmax(X: Array, valid_lens: Array | None) -> Array:  # noqa: N803 t
     return jax.nn.softmax(scores, axis=-1).astype(X.dtype)
 
 
-class WithDropout(flags.WithFlags):
-    """The base of the modules with a field `dropout`; raises ValueError at construction unless it is a rate in [0, 1)."""
+class WithDropout(flags.WithFlags, kw_only=True):
+    """The base of the modules with a field `dropout`.
+
+    Attributes:
+      dtype: the dtype of activations and products, as in Keras' layers; None promotes inputs and parameters.
+
+    Raises:
+      ValueError: at construction, where `dropout` is not a rate in [0, 1) or `dtype` is not floating point.
+    """
+
+    dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
         layer: Any = self
         layer.dropout = check_rate("dropout", layer.dropout)
+        flags.check_dtype(self.dtype)
         super().__post_init__()
 
 
@@ -104,7 +115,7 @@ class _Attention(WithAttention):
         """
         options = self._options(queries, keys, values, valid_lens)
         options |= {"implementation": self.implementation, "block": self.block}
-        heads = self._heads(queries, keys, values)
+        heads = self._heads(*cast(self.dtype, queries, keys, values))
         flag, rate = flags.resolve_deterministic(self, deterministic), getattr(self, "dropout", 0.0)
         return self._merge_heads(flags.with_dropout(self, rate, flag, lambda dropout: attend(*heads, **options, **dropout)))
 
@@ -118,7 +129,7 @@ class _Attention(WithAttention):
           >>> weights = layer.apply(params, queries, keys, values, valid_lens, method="attention_weights")
         """
         options = self._options(queries, keys, values, valid_lens)
-        weights = attention_weights(*self._heads(queries, keys, values), **options)
+        weights = attention_weights(*self._heads(*cast(self.dtype, queries, keys, values)), **options)
         return weights.reshape(weights.shape[0] * weights.shape[1], *weights.shape[2:])
 
     @nn.nowrap
@@ -173,8 +184,8 @@ class AdditiveAttention(_Attention):
         super().__post_init__()
 
     def setup(self) -> None:
-        self.W_q = nn.Dense(self.num_hiddens, use_bias=False)
-        self.W_k = nn.Dense(self.num_hiddens, use_bias=False)
+        self.W_q = nn.Dense(self.num_hiddens, use_bias=False, dtype=self.dtype)
+        self.W_k = nn.Dense(self.num_hiddens, use_bias=False, dtype=self.dtype)
         self.w_v = _Column(self.num_hiddens)
 
     @nn.nowrap
@@ -245,7 +256,8 @@ class MultiHeadAttention(_Attention):
         super().__post_init__()
 
     def setup(self) -> None:
-        self.W_q, self.W_k, self.W_v, self.W_o = (nn.Dense(self.num_hiddens, use_bias=self.bias) for _ in range(4))
+        options = {"use_bias": self.bias, "dtype": self.dtype, "promote_dtype": promote_product}
+        self.W_q, self.W_k, self.W_v, self.W_o = (nn.Dense(self.num_hiddens, **options) for _ in range(4))
 
     @nn.nowrap
     def _heads(self, queries: Array, keys: Array, values: Array) -> tuple[Array, Array, Array]:
@@ -253,7 +265,8 @@ class MultiHeadAttention(_Attention):
         for (name, x), size in zip(inputs.items(), self.sizes or (), strict=False):  # without sizes, nothing is checked
             if x.shape[-1] != size:
                 raise ValueError(f"{name}_size={size} is not the last axis of {x.shape}")
-        query, key, value = promoting(self.W_q, queries), promoting(self.W_k, keys), promoting(self.W_v, values)
+        projected = promoting(self.W_q, queries), promoting(self.W_k, keys), promoting(self.W_v, values)
+        query, key, value = cast(self.dtype, *projected)
         return self._split(query), self._split(key), self._split(value)
 
     @nn.nowrap
@@ -262,7 +275,7 @@ class MultiHeadAttention(_Attention):
 
     @nn.nowrap
     def _merge_heads(self, heads: Array) -> Array:
-        return promoting(self.W_o, super()._merge_heads(heads))
+        return cast(self.dtype, promoting(self.W_o, super()._merge_heads(heads)))[0]
 
 
 def _checked_lengths(valid_lens: Array, batch: int, queries: int) -> Array:

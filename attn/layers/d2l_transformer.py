@@ -9,12 +9,13 @@ import math
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.export import is_symbolic_dim
+from jax.typing import DTypeLike
 
 from attn._dtypes import at_least_float32
 from attn._validation import check_positive_ints
 from attn.layers import flags
 from attn.layers.d2l import MultiHeadAttention, WithAttention, WithDropout
-from attn.layers.dense import Dropout, embed, promoting
+from attn.layers.dense import Dropout, cast, embed, promote_product, promoting
 from attn.positions import sinusoidal
 from attn.shapes import Array, Tokens
 
@@ -56,7 +57,9 @@ class PositionalEncoding(WithDropout):
         else:
             table = sinusoidal(length, self.num_hiddens, interleaved=True)
         encoded = X.astype(at_least_float32(X.dtype)) + table.reshape((1,) * (X.ndim - 2) + table.shape)
-        return Dropout(self.dropout, flags.resolve_deterministic(self, deterministic))(encoded.astype(X.dtype))
+        return Dropout(self.dropout, flags.resolve_deterministic(self, deterministic))(
+            encoded.astype(X.dtype if self.dtype is None else self.dtype)
+        )
 
 
 class AddNorm(WithDropout):
@@ -75,8 +78,10 @@ class AddNorm(WithDropout):
         """Two arrays of the same shape to one of that shape. Raises ValueError where the shapes differ."""
         if X.shape != Y.shape:
             raise ValueError(f"X {X.shape} and Y {Y.shape} differ: a residual connection needs equal shapes")
+        X, Y = cast(self.dtype, X, Y)
         dropped = Dropout(self.dropout, flags.resolve_deterministic(self, deterministic))(Y)
-        return promoting(nn.LayerNorm(epsilon=1e-6, use_fast_variance=False), promoting(jnp.add, X, dropped))
+        norm = nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=self.dtype)
+        return promoting(norm, promoting(jnp.add, X, dropped))
 
 
 class PositionWiseFFN(nn.Module):
@@ -87,22 +92,27 @@ class PositionWiseFFN(nn.Module):
     Attributes:
       ffn_num_hiddens: the size of the hidden layer.
       ffn_num_outputs: the size of the output.
+      dtype: as in the other layers.
     """
 
     ffn_num_hiddens: int
     ffn_num_outputs: int
+    dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
+        flags.check_dtype(self.dtype)
         check_positive_ints(ffn_num_hiddens=self.ffn_num_hiddens, ffn_num_outputs=self.ffn_num_outputs)
         super().__post_init__()
 
     def setup(self) -> None:
-        self.dense1 = nn.Dense(self.ffn_num_hiddens)
-        self.dense2 = nn.Dense(self.ffn_num_outputs)
+        options = {"dtype": self.dtype, "promote_dtype": promote_product}
+        self.dense1 = nn.Dense(self.ffn_num_hiddens, **options)
+        self.dense2 = nn.Dense(self.ffn_num_outputs, **options)
 
     def __call__(self, X: Array) -> Array:  # noqa: N803 the book's name
         """`[B, T, D]` to `[B, T, ffn_num_outputs]`."""
-        return promoting(self.dense2, nn.relu(promoting(self.dense1, X)))
+        (hidden,) = cast(self.dtype, promoting(self.dense1, X))
+        return cast(self.dtype, promoting(self.dense2, nn.relu(hidden)))[0]
 
 
 class TransformerEncoderBlock(WithAttention):
@@ -134,11 +144,11 @@ class TransformerEncoderBlock(WithAttention):
         super().__post_init__()
 
     def setup(self) -> None:
-        inside = {"implementation": self.implementation, "block": self.block}
+        inside = {"implementation": self.implementation, "block": self.block, "dtype": self.dtype}
         self.attention = MultiHeadAttention(self.num_hiddens, self.num_heads, self.dropout, self.use_bias, **inside)
-        self.addnorm1 = AddNorm(self.dropout)
-        self.ffn = PositionWiseFFN(self.ffn_num_hiddens, self.num_hiddens)
-        self.addnorm2 = AddNorm(self.dropout)
+        self.addnorm1 = AddNorm(self.dropout, dtype=self.dtype)
+        self.ffn = PositionWiseFFN(self.ffn_num_hiddens, self.num_hiddens, dtype=self.dtype)
+        self.addnorm2 = AddNorm(self.dropout, dtype=self.dtype)
 
     def __call__(self, X: Array, valid_lens: Array | None = None, *, deterministic: flags.Flag | None = None) -> Array:  # noqa: N803
         """`[B, T, num_hiddens]` to the same shape."""
@@ -179,9 +189,9 @@ class TransformerEncoder(WithAttention):
 
     def setup(self) -> None:
         self.embedding = nn.Embed(self.vocab_size, self.num_hiddens)
-        self.pos_encoding = PositionalEncoding(self.num_hiddens, self.dropout)
+        self.pos_encoding = PositionalEncoding(self.num_hiddens, self.dropout, dtype=self.dtype)
         sizes = self.num_hiddens, self.ffn_num_hiddens, self.num_heads, self.dropout, self.use_bias
-        inside = {"implementation": self.implementation, "block": self.block}
+        inside = {"implementation": self.implementation, "block": self.block, "dtype": self.dtype}
         self.blks = [TransformerEncoderBlock(*sizes, **inside) for _ in range(self.num_blks)]
 
     def __call__(self, tokens: Tokens, valid_lens: Array | None = None, *, deterministic: flags.Flag | None = None) -> Array:
