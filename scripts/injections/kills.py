@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+from experiments import checkpoints
 from scripts.injections import short_runs
 from scripts.injections.row import Row
 
@@ -27,9 +28,13 @@ def stop_runs(name: str, count: int, seed: int, folder: Path) -> Row:
     longest, unexpected = 0.0, []
     while sent < count:
         runs, workdir, code = runs + 1, folder / f"seed{seed}-run{runs + 1}", None
+        reached, longest_wait = [], seconds
         while code != 0:
             process = short_runs.start(workdir)
-            code = short_runs.signal_after(process, draw.uniform(0.2, 1.1) * seconds, number)
+            code = short_runs.signal_after(process, draw.uniform(0.2, 1.1) * longest_wait, number)
+            before, reached = reached, checkpoints.steps_of(workdir, "last")
+            if reached == before:  # on a machine that has become slower, no run would get anywhere
+                longest_wait *= 1.3
             if code is None:
                 started, sent = time.monotonic(), sent + 1
                 code = short_runs.ended(process)
