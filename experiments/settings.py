@@ -51,6 +51,7 @@ def _is_path(x: Any) -> bool:
 
 
 _SIZE = _integer(1, 65_536)
+_DTYPES = ("float32", "bfloat16")
 _FLAG = Rule("True or False", lambda x: type(x) is bool)
 
 RULES = {
@@ -83,7 +84,9 @@ RULES = {
     "model.dropout_rate": _number(0, 1, "a number from 0 to 1, excluding 1"),
     "model.mask_padding": _FLAG,
     "model.implementation": _choice("auto", *IMPLEMENTATIONS),
-    "model.dtype": _choice("float32", "bfloat16"),
+    "model.dtype": Rule(
+        "float32 or bfloat16; the range of float16 is too small for a loss that is not scaled", _DTYPES.__contains__
+    ),
 }
 FREE = ("data.dir", "devices", "steps_per_call", "checkpoint_every")  # a run may go on with other values of these
 LATER = {  # fields that the first runs did not have, with the values that all of those had
