@@ -14,6 +14,7 @@ def defaults(data: str) -> Any:
     config.batch_size = 512  # examples; the last batch of an epoch may be smaller
     config.patience = placeholder(int)  # epochs without a better val_accuracy after which training stops; None: never
 
+    config.init_from = placeholder(str)  # a run folder, from whose parameters a new run starts where name and shape agree
     config.optimizer = "keras_adam"  # keras_adam | adamw | sgd
     config.learning_rate = 1e-3  # the highest, after the warm-up
     config.schedule = "constant"  # constant | cosine: to 0 at the last step

@@ -54,11 +54,14 @@ _SIZE = _integer(1, 65_536)
 _DTYPES = ("float32", "bfloat16")
 _FLAG = Rule("True or False", lambda x: type(x) is bool)
 
+_PATH = Rule("a path in UTF-8", _is_path)
+
 RULES = {
     "seed": _integer(0, 2**31 - 1),
     "epochs": _integer(1, 100_000),
     "batch_size": _integer(1, 1_000_000),
     "patience": _optional(_integer(1, 100_000)),
+    "init_from": _optional(_PATH),
     "optimizer": _choice("keras_adam", "adamw", "sgd"),
     "learning_rate": _number(1e-12, 1e3, "a number from 1e-12 to 1000"),
     "schedule": _choice("constant", "cosine"),
@@ -69,7 +72,7 @@ RULES = {
     "steps_per_call": _optional(_integer(1, 1_000_000)),
     "checkpoint_every": _optional(_integer(1, 1_000_000_000)),
     "data.name": _choice(*CORPORA),
-    "data.dir": _optional(Rule("a path in UTF-8", _is_path)),
+    "data.dir": _optional(_PATH),
     "data.vocabulary_size": _optional(_integer(4, 65_536)),
     "data.max_length": _optional(_SIZE),
     "model.body": _choice("attention", "multi_head", "transformer"),
@@ -91,6 +94,7 @@ RULES = {
 FREE = ("data.dir", "devices", "steps_per_call", "checkpoint_every")  # a run may go on with other values of these
 LATER = {  # fields that the first runs did not have, with the values that all of those had
     "patience": None,
+    "init_from": None,
     "optimizer": "keras_adam",
     "schedule": "constant",
     "warmup_steps": 0,

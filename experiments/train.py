@@ -11,6 +11,7 @@ from experiments import build, devices, processes, record, result, run_folder, s
 from experiments.divergence import FILE, Diverged
 from experiments.errors import Refusal
 from experiments.fit import Fit
+from experiments.init_from import from_another_run
 from experiments.metrics import Progress
 from experiments.settings import Config
 from experiments.start import start
@@ -56,6 +57,8 @@ def train(config: Config, workdir: Path, label: str, progress: Progress | None =
         plan = build.build_plan(config, model, len(corpus.train.labels))
         at = start(config, plan, corpus, workdir)
         progress.say(f"Trains on {devices.described(plan.devices)}.")
+        if not at.step and config.init_from is not None:
+            at = from_another_run(at, plan, corpus, config.init_from, progress)
         if at.step:
             progress.say(f"Continues after step {at.step}, in epoch {len(at.rows) + 1} of {config.epochs}.")
         processes.by_writer(lambda: saving.check_room(workdir, at))

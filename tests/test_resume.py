@@ -246,6 +246,27 @@ def test_no_memory_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert attempts(tmp_path / "run")[-1]["exit_code"] == 1
 
 
+def test_a_run_starts_from_another_one(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    """What fits by name and shape is taken, and the rest is told; with a learning rate that changes nothing, it stays."""
+    still = "--config.learning_rate=1e-12", "--config.epochs=1"
+    other = run_folder.load(finished_run).params
+    for name, flags, said in (
+        ("same", (), "all 19 parameter arrays."),
+        ("wider", ("--config.model.feedforward_dim=8",), "of 19 parameter arrays; new: transformer_0/"),
+    ):
+        tiny.train(monkeypatch, tmp_path / name, f"--config.init_from={finished_run}", *still, *flags)
+        assert f"Starts from {finished_run}: " in (out := capsys.readouterr().out)
+        assert said in out
+        params = run_folder.load(tmp_path / name).params
+        np.testing.assert_allclose(params["logits"]["kernel"], other["logits"]["kernel"], atol=1e-9)
+    shapes = {leaf.shape for leaf in jax.tree.leaves(params["transformer_0"])}
+    assert {(5, 8), (8, 5), (8,)} < shapes
+    tiny.train(monkeypatch, tmp_path / "none", f"--config.init_from={tmp_path}", *still, code=2)
+    assert capsys.readouterr().err == f"error: config.init_from={tmp_path} holds no run: config.json is missing\n"
+
+
 def test_exit_codes():
     codes = {number: stopping.exit_code(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     assert codes == {signal.SIGTERM: 75, signal.SIGINT: 130, signal.SIGUSR1: 75}

@@ -18,11 +18,13 @@ from experiments.errors import DataError, UsageError
 
 OPTIONAL = (
     "steps_per_call", "data.dir", "data.vocabulary_size", "data.max_length", "patience", "devices", "checkpoint_every",
+    "init_from",
 )  # fmt: skip
 FLAGS = ("model.mask_padding",)
+PATHS = ("data.dir", "init_from")
 NUMBERS = ("learning_rate", "weight_decay", "momentum", "model.dropout_rate")
 NAMES = ("data.name", "model.body", "model.positions", "model.dtype", "optimizer", "schedule")
-INTEGERS = tuple(sorted(settings.RULES.keys() - {*FLAGS, *NUMBERS, *NAMES, "data.dir", "model.output_dims"}))
+INTEGERS = tuple(sorted(settings.RULES.keys() - {*FLAGS, *NUMBERS, *NAMES, *PATHS, "model.output_dims"}))
 LONG = "x" * 3_000
 
 # As typed; then as Python values, which a page could give.
@@ -56,7 +58,7 @@ VALUES_OF = {
     **{field: [*VALUES, True, None, 1e3, (0.1,), "0.1"] for field in NUMBERS},
     **{field: [*VALUES, True, None, 3.5, ("imdb",), "IMDB"] for field in NAMES},
     **{field: [*VALUES, None, 0, 1, 1.0, "True", (True,)] for field in FLAGS},
-    "data.dir": [math.nan, -1, 0, 1e12, True, 3.5, "", b"data", ["data"], ("data",), {"data"}, "a\0b", Path("data")],
+    **{field: [math.nan, -1, 0, 1e12, True, 3.5, "", b"a", ["a"], ("a",), {"a"}, "a\0b", Path("a")] for field in PATHS},
     "model.output_dims": [*VALUES, None, True, 16, (), (0,), (True,), (16.0,), (-1,), (None,), ((16,),), (10**12,)],
 }
 for field in INTEGERS:
@@ -97,7 +99,7 @@ def page(changes: dict[str, Any]) -> ConfigDict:
 
 def test_every_field_has_a_dozen_bad_values():
     assert VALUES_OF.keys() == settings.RULES.keys()
-    assert TYPED.keys() == settings.RULES.keys() - {"data.dir"}, "a path may be any text"
+    assert TYPED.keys() == settings.RULES.keys() - {*PATHS}, "a path may be any text"
     assert min(map(len, (*VALUES_OF.values(), *TYPED.values()))) >= 12
 
 
@@ -239,7 +241,7 @@ def test_a_config_from_before_some_fields_is_completed():
     config = page({})
     old = {k: v for k, v in config.to_dict().items() if k not in settings.LATER}
     old["model"] = {k: v for k, v in old["model"].items() if f"model.{k}" not in settings.LATER}
-    assert len(old) + 8 == len(config.to_dict())
+    assert len(old) + 9 == len(config.to_dict())
     assert settings.with_later_fields(old) == config.to_dict()
 
 
@@ -266,8 +268,8 @@ def test_fingerprint_knows_what_changes_the_numbers():
         "data.max_length": 8, "model.body": "attention", "model.num_classes": 3, "model.embed_dim": 5, "model.num_layers": 2,
         "model.num_heads": 3, "model.key_dim": 4, "model.output_dims": (5,), "model.feedforward_dim": 6,
         "model.positions": "learned", "model.dropout_rate": 0.5, "model.mask_padding": not masked,
-        "model.implementation": "dense", "patience": 2, "optimizer": "adamw", "schedule": "cosine", "warmup_steps": 4,
-        "weight_decay": 0.01, "momentum": 0.9, "model.dtype": "bfloat16",
+        "model.implementation": "dense", "patience": 2, "init_from": "/a", "optimizer": "adamw", "schedule": "cosine",
+        "warmup_steps": 4, "weight_decay": 0.01, "momentum": 0.9, "model.dtype": "bfloat16",
     }  # fmt: skip
     assert {*same, *others} == settings.RULES.keys()
     assert len({settings.fingerprint(page({field: value})) for field, value in others.items()} | {own}) == len(others) + 1
