@@ -181,9 +181,14 @@ def make_plan(model: Classifier, optimizer: optax.GradientTransformation, batch_
     return Plan(model, optimizer, batch_size, microbatch_size, lengths, mesh)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def initial_state(plan: Plan, rng: Array) -> State:
-    """Returns new parameters and a new state of the optimizer."""
+    """Returns new parameters and a new state of the optimizer, the same ones with JAX_ENABLE_X64 too."""
+    with jax.enable_x64(False):  # Flax would make float64 parameters
+        return _initial_state(plan, rng)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _initial_state(plan: Plan, rng: Array) -> State:
     tokens = jnp.zeros((1, plan.model.config.max_length), jnp.int32)
     params = plan.model.init(jax.random.fold_in(rng, _INIT), tokens)["params"]
     return State(rng, jnp.zeros((), jnp.int32), params, plan.optimizer.init(params))

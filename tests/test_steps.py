@@ -168,6 +168,21 @@ def test_how_many_steps_a_call_runs_changes_no_bit():
     assert tuple(map(float, sums)) == tuple(map(float, other_sums))
 
 
+def test_where_jax_computes_in_float64_the_state_stays_the_same():
+    """The parameters, the dropout and the order; the sums within the model may be more exact."""
+    plan = make_plan()
+    state, sums = run_epoch(plan)
+    with jax.enable_x64(True):
+        other_state, other_sums = run_epoch.__wrapped__(plan)
+        assert jnp.zeros(()).dtype == jnp.float64
+        loss = steps.evaluate(plan, other_state.params, plan.split(*make_examples())).means()[0]
+    for leaf, other in zip(jax.tree.leaves((state, sums)), jax.tree.leaves((other_state, other_sums)), strict=True):
+        assert leaf.dtype == other.dtype
+    assert distance(state.params, other_state.params) < 2e-5
+    assert float(sums.loss) == pytest.approx(float(other_sums.loss), rel=1e-5)
+    assert loss == pytest.approx(steps.evaluate(plan, state.params, plan.split(*make_examples())).means()[0], rel=1e-5)
+
+
 def test_evaluation_is_the_mean_over_the_split():
     plan = make_plan()
     state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
