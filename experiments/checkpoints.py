@@ -9,24 +9,31 @@ is not enough: it is atomic, but restores a flipped bit silently.
 """
 
 import contextlib
+import errno
 import itertools
+import logging
+import os
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import jax
+
 from experiments import processes
 from experiments.checksum import file_sha256
 from experiments.errors import DataError, UsageError
-from experiments.files import read_object, write_json
+from experiments.files import read_object, sync, write_json
 
 Kind = Literal["last", "best"]
 KINDS: tuple[Kind, ...] = ("last", "best")
 FOLDER = "checkpoints"
 _ARRAYS, _META, _MANIFEST = "arrays", "meta.json", "manifest.json"
 _BAD, _PART, _OLD = "bad-", ".part", ".old"
+_OVERHEAD = 2**17  # bytes of a checkpoint beside its arrays
 _REASON = 60  # characters of a reason in the name of a folder
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError)  # reading damaged files raises these
 
@@ -65,23 +72,45 @@ def save(workdir: Path, kind: Kind, step: int, arrays: Any, meta: dict[str, Any]
         staging.mkdir(parents=True)
         _write_arrays(staging / _ARRAYS, arrays)
         write_json(staging / _META, meta)
-        files = (path for path in sorted(staging.rglob("*")) if path.is_file())
+        files = [path for path in sorted(staging.rglob("*")) if path.is_file()]
+        for path in files:
+            sync(path)
         write_json(staging / _MANIFEST, {path.relative_to(staging).as_posix(): file_sha256(path) for path in files})
         if target.exists():
             target.rename(old)
         staging.rename(target)
+        sync(target.parent)
     except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
         shutil.rmtree(staging, ignore_errors=True)
         raise
     shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_arrays(folder: Path, arrays: Any) -> None:
+    needed = _OVERHEAD + sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+    if (free := shutil.disk_usage(folder.parent).free) < needed:  # Orbax would fail in threads of its own
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {free:,} of {needed:,} bytes are free")
     try:
-        with _orbax() as checkpointer:
+        with _orbax() as checkpointer, _silence():
             checkpointer.save(folder.absolute(), arrays)
-    except ValueError as error:  # Orbax raises this if the disk is full
-        raise OSError(f"{folder} cannot be written: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # of many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise OSError(f"{folder} cannot be written: {reason}") from None
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Leaves out what Orbax' threads print of errors that Orbax raises too."""
+    hook = threading.excepthook
+    logging.disable(logging.CRITICAL)
+    threading.excepthook = lambda _: None
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+        logging.disable(logging.NOTSET)
 
 
 def import_orbax() -> Any:
@@ -194,7 +223,8 @@ def _recover(workdir: Path, kind: Kind) -> None:
 
 def _tell(workdir: Path, kind: Kind, damaged: dict[int, str], aside: bool, then: str) -> None:
     for step, reason in damaged.items():
-        moved = f", moved to {FOLDER}/{_move(workdir, kind, step, reason)}" if aside else ""
+        there = (workdir / FOLDER / kind / str(step)).exists()
+        moved = f", moved to {FOLDER}/{_move(workdir, kind, step, reason)}" if aside and there else ""
         print(f"warning: checkpoint {kind}/{step} is damaged ({reason}){moved}; {then}", file=sys.stderr, flush=True)
 
 
@@ -218,5 +248,5 @@ def read_newest(workdir: Path, kind: str) -> Checkpoint:
         raise UsageError(f"--checkpoint={kind} must be one of {', '.join(KINDS)}")
     found = newest(workdir, kind, aside=False)
     if found is None:
-        raise UsageError(f"--workdir={workdir} holds no checkpoint of kind {kind}: train has not saved one there yet")
+        raise UsageError(f"--workdir={workdir} holds no checkpoint of kind {kind}")
     return found

@@ -2,9 +2,19 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+
+def sync(path: Path) -> None:
+    """Waits until a file or a folder is on the disk, so that a power failure cannot take it back."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -12,7 +22,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+        sync(part)
         part.replace(path)
+        sync(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

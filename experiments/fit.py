@@ -168,7 +168,8 @@ class Fit:
         at, epoch = self.position, len(self.position.rows) + 1
         loss, parameters, gradients = jax.device_get(steps.norms(self._plan, at.state, steps.at(batches, at.done)))
         indices = epochs.order(at.state, epoch)[at.done]
-        found = {"epoch": epoch, "step": at.step + 1, "loss": float(loss), "batch": indices[indices >= 0].tolist()}
+        found = {"epoch": epoch, "step": at.step + 1, "loss": float(loss)}
         norms = {"parameter_norms": parameters, "gradient_norms": gradients}
         found |= {name: {module: float(value) for module, value in group.items()} for name, group in norms.items()}
+        found["batch"] = indices[indices >= 0].tolist()
         return Diverged(f"epoch {epoch}, step {at.step + 1}: loss {found['loss']}, or its gradient, is not finite", found)

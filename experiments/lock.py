@@ -37,8 +37,27 @@ def refuse_if_busy(workdir: Path) -> None:
         os.close(descriptor)
 
 
+class Held:
+    """A lock that this process holds.
+
+    Args:
+      workdir: The run folder.
+      descriptor: That of its locked file.
+    """
+
+    def __init__(self, workdir: Path, descriptor: int):
+        self.workdir, self._descriptor = workdir, descriptor
+
+    def check(self) -> None:
+        """Raises Refusal if the folder or its lock has been removed or replaced: others may write there."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self._descriptor), (self.workdir / LOCK).stat()):
+                return
+        raise Refusal(f"--workdir={self.workdir} or its file {LOCK} was removed while the run was writing there")
+
+
 @contextlib.contextmanager
-def hold(workdir: Path) -> Iterator[None]:
+def hold(workdir: Path) -> Iterator[Held]:
     """Holds the lock of a run folder that exists. If the block fails in an empty folder, the file of the lock goes again.
 
     Args:
@@ -53,9 +72,9 @@ def hold(workdir: Path) -> Iterator[None]:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
-        yield
+        yield Held(workdir, descriptor)
     except BaseException:
-        if [path.name for path in workdir.iterdir()] == [LOCK]:
+        if workdir.exists() and [path.name for path in workdir.iterdir()] == [LOCK]:
             (workdir / LOCK).unlink()
         raise
     finally:

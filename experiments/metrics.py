@@ -46,7 +46,7 @@ class Metrics:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-        if "_board" in vars(self):
+        if self._earlier or "_board" in vars(self):  # an attempt without a new row writes the earlier ones anew too
             self._board.close()
 
     @functools.cached_property

@@ -74,12 +74,23 @@ def attempt(workdir: Path, first_step: int, **known: Any) -> Iterator[Attempt]:
 
 
 def _end_killed(workdir: Path) -> None:
+    """Writes the line of an attempt that could not write its own."""
     try:
         record = files.read_object(workdir / RUNNING)
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return
-    _append(workdir / ATTEMPTS, record | {"ended": None, "exit_code": None, "reason": _KILLED})
+    except (OSError, ValueError) as error:
+        record = {"damaged": str(error)}
+    if not _has_line(workdir / ATTEMPTS, record):
+        _append(workdir / ATTEMPTS, record | {"ended": None, "exit_code": None, "reason": _KILLED})
     (workdir / RUNNING).unlink()
+
+
+def _has_line(path: Path, record: dict[str, Any]) -> bool:
+    """Returns whether the attempt has a line already: it was killed between writing it and removing its record."""
+    with contextlib.suppress(OSError, ValueError):
+        return any(record.items() <= line.items() for line in files.read_lines(path) if line.get("pid") == record.get("pid"))
+    return False
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:

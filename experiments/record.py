@@ -8,6 +8,7 @@ from typing import Any
 from experiments import divergence, processes, provenance
 from experiments.data.corpus import Corpus
 from experiments.divergence import Diverged
+from experiments.lock import Held
 from experiments.metrics import Metrics
 from experiments.position import Position
 from experiments.saving import Saver
@@ -52,13 +53,21 @@ class Written(Record):
 
 
 @contextlib.contextmanager
-def opened(workdir: Path, config: Config, corpus: Corpus, start: Position) -> Iterator[Record]:
-    """Opens the record of an attempt that begins at a position, and writes the line of its end to provenance.jsonl."""
-    if not processes.is_writer():
+def opened(held: Held | None, config: Config, corpus: Corpus, start: Position) -> Iterator[Record]:
+    """Opens the record of an attempt that begins at a position, and writes the line of its end to provenance.jsonl.
+
+    Args:
+      held: The lock of the run folder; None in a process that does not write.
+      config: The config of the run.
+      corpus: Its corpus.
+      start: Where the attempt begins.
+    """
+    if held is None:
         yield Record()
         return
+    workdir = held.workdir
     with (
         provenance.attempt(workdir, start.step, corpus_sha256=corpus.sha256, process=processes.described()) as attempt,
         Metrics(workdir, start.rows, start.times) as metrics,
     ):
-        yield Written(workdir, metrics, Saver(workdir, config, corpus, attempt, start))
+        yield Written(workdir, metrics, Saver(held, config, corpus, attempt, start))

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,7 +51,7 @@ def check(workdir: Path) -> None:
 
 
 @contextlib.contextmanager
-def claim(workdir: Path) -> Iterator[None]:
+def claim(workdir: Path) -> Iterator[lock.Held]:
     """Creates a run folder and holds its lock. If the block fails before it has written anything, the folder goes again.
 
     Raises:
@@ -59,8 +60,8 @@ def claim(workdir: Path) -> Iterator[None]:
     """
     check(workdir)
     try:
-        with files.no_leftovers(workdir), lock.hold(workdir):
-            yield
+        with files.no_leftovers(workdir), lock.hold(workdir) as held:
+            yield held
     except PermissionError as error:
         raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}") from None
 
@@ -74,20 +75,22 @@ def refuse_other(workdir: Path, config: Config) -> None:
     """
     if not (workdir / CONFIG).exists():
         return
-    here, given = settings.flatten(read_config(workdir)), settings.flatten(config)
-    if differing := settings.differences(here, given, but=("epochs",)):
-        raise UsageError(f"--workdir={workdir} holds a run of another config: {differing}; choose another folder")
-    if here["epochs"] != given["epochs"] and given["schedule"] != "constant":
-        raise UsageError(
-            f"config.epochs={given['epochs']} must be {here['epochs']}, as in --workdir={workdir}: "
-            f"the learning rates of schedule={given['schedule']} depend on it"
-        )
+    _refuse(f"--workdir={workdir} holds a run", settings.flatten(read_config(workdir)), settings.flatten(config))
 
 
 def refuse_other_checkpoint(workdir: Path, config: Config, meta: dict[str, Any]) -> None:
-    """Refuses a checkpoint of another config. Raises UsageError with all fields that differ."""
-    if differing := settings.differences(meta["config"], settings.flatten(config), but=("epochs",)):
-        raise UsageError(f"--workdir={workdir} holds a checkpoint of another config: {differing}")
+    """Refuses a checkpoint of another config. Raises UsageError as `refuse_other`."""
+    _refuse(f"--workdir={workdir} holds a checkpoint", meta["config"], settings.flatten(config))
+
+
+def _refuse(what: str, there: dict[str, Any], here: dict[str, Any]) -> None:
+    if differing := settings.differences(there, here, but=("epochs",)):
+        raise UsageError(f"{what} of another config: {differing}; choose another folder")
+    if there["epochs"] != here["epochs"] and here["schedule"] != "constant":
+        raise UsageError(
+            f"config.epochs={here['epochs']} must be {there['epochs']}: {what}, and the learning rates of "
+            f"schedule={here['schedule']} depend on the epochs"
+        )
 
 
 def open_new(workdir: Path, config: Config, tokenizer: Tokenizer) -> None:
@@ -117,8 +120,9 @@ def load(workdir: str | Path, checkpoint: str = "last") -> Run:
     if not (workdir / CONFIG).exists():
         raise UsageError(f"--workdir={workdir} holds no run: {CONFIG} is missing")
     config = read_config(workdir)
-    _, arrays, meta = checkpoints.read_newest(workdir, checkpoint)
+    step, arrays, meta = checkpoints.read_newest(workdir, checkpoint)
     refuse_other_checkpoint(workdir, config, meta)
+    _warn(workdir, checkpoint, step)
     try:
         words = tuple((workdir / WORDS).read_bytes().split(b"\n"))
         tokenizer = Tokenizer(words, meta["vocabulary_size"], meta["max_length"])
@@ -130,6 +134,18 @@ def load(workdir: str | Path, checkpoint: str = "last") -> Run:
         return Run(config, model, params, tokenizer, meta["corpus_sha256"])
     except _DAMAGE as error:
         raise _damaged(workdir, error) from None
+
+
+def _warn(workdir: Path, checkpoint: str, step: int) -> None:
+    """Says on stderr what is unusual about a checkpoint that is read."""
+    if (workdir / divergence.FILE).exists():
+        print(f"warning: the run in {workdir} has diverged: see {divergence.FILE}", file=sys.stderr)
+    if (
+        checkpoint == "best"
+        and (best := checkpoints.read_newest(workdir, "last").meta["best_step"]) is not None
+        and step < best
+    ):
+        print(f"warning: the best checkpoint of {workdir} was that of step {best}: step {step} is used", file=sys.stderr)
 
 
 def read_config(workdir: Path) -> Config:

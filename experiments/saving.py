@@ -10,6 +10,7 @@ import jax
 from experiments import checkpoints, position
 from experiments.data.corpus import Corpus
 from experiments.errors import Refusal
+from experiments.lock import Held
 from experiments.position import Position
 from experiments.provenance import Attempt
 from experiments.settings import Config
@@ -17,22 +18,23 @@ from experiments.settings import Config
 _SHARE = 0.01  # of the time
 _LEAST_SECONDS = 2.0  # between two checkpoints, so that a run of small steps does not wear out its disk
 _FAILURES = 3  # in a row, after which a run ends
-_ROOM = 3  # checkpoints must fit on the disk when a run starts
+_ROOM = 3  # checkpoints of each kind: two are kept while the next one is written
 
 
 class Saver:
     """Saves the positions of a run.
 
     Args:
-      workdir: The run folder, whose lock is held.
+      held: The lock of the run folder.
       config: The config of the run.
       corpus: Its corpus.
       attempt: Records which step was saved.
       restored: The position from which this attempt has started.
     """
 
-    def __init__(self, workdir: Path, config: Config, corpus: Corpus, attempt: Attempt, restored: Position):
-        self._workdir, self._config, self._corpus, self._attempt = workdir, config, corpus, attempt
+    def __init__(self, held: Held, config: Config, corpus: Corpus, attempt: Attempt, restored: Position):
+        self._held, self._workdir = held, held.workdir
+        self._config, self._corpus, self._attempt = config, corpus, attempt
         self._next = 0.0  # when a checkpoint is due; the first one after the first call
         self._saved = (restored.step, len(restored.rows)) if restored.step else None
         self._failures = 0
@@ -44,9 +46,15 @@ class Saver:
         return time.monotonic() >= self._next if every is None else at.step % every == 0
 
     def save(self, at: Position) -> None:
-        """Saves a position, unless it is the one that was saved last. Raises OSError if it cannot be written."""
+        """Saves a position, unless it is the one that was saved last.
+
+        Raises:
+          OSError: It cannot be written.
+          Refusal: The folder was removed or replaced.
+        """
         if self._saved == (at.step, len(at.rows)):
             return
+        self._held.check()
         checkpoints.import_orbax()  # takes longer than a save
         started = time.monotonic()
         meta = position.meta_of(at, self._config, self._corpus)
@@ -83,8 +91,10 @@ class Saver:
 
 def check_room(workdir: Path, at: Position) -> None:
     """Refuses a disk that has no room for the checkpoints. Raises Refusal with the bytes that are needed and free."""
-    needed = _ROOM * sum(leaf.nbytes for leaf in jax.tree.leaves((at.state.params, at.state.optimizer)))
-    free = shutil.disk_usage(workdir).free
+    params, optimizer = (sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) for tree in (at.state.params, at.state.optimizer))
+    one = 2 * params + optimizer  # one of each kind
+    there = sum(path.stat().st_size for path in (workdir / checkpoints.FOLDER).rglob("*") if path.is_file())
+    needed, free = max(one, _ROOM * one - there), shutil.disk_usage(workdir).free
     if free < needed:
         raise Refusal(
             f"--workdir={workdir}: {needed / 1e6:.1f} MB are needed for checkpoints, and {free / 1e6:.1f} MB are free"

@@ -217,6 +217,7 @@ def differences(there: dict[str, Any], here: dict[str, Any], but: tuple[str, ...
     Returns:
       All differences that change results, such as "seed is 0 there and 1 here", or "".
     """
+    there = LATER | there
     pairs = {field: (_plain(there[field]), _plain(here[field])) for field in RULES if field not in (*FREE, *but)}
     return ", ".join(f"{field} is {old!r} there and {new!r} here" for field, (old, new) in pairs.items() if old != new)
 

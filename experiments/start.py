@@ -23,6 +23,8 @@ def start(config: Config, plan: steps.Plan, corpus: Corpus, workdir: Path) -> Po
     found = processes.by_writer(lambda: checkpoints.newest(workdir, "last", aside=True))
     [step] = processes.from_writer([found.step if found else -1])
     if step < 0:
+        if (workdir / run_folder.RESULT).exists():
+            raise DataError(f"--workdir={workdir} holds a finished run without its checkpoints: choose another folder")
         return position.initial(plan, config)
     found = found or checkpoints.read(workdir, "last", step)
     _check(config, corpus, workdir, found)

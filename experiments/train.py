@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import jax
 
 from experiments import build, devices, processes, record, result, run_folder, saving, settings
 from experiments.divergence import FILE, Diverged
-from experiments.errors import Refusal
+from experiments.errors import DataError, Refusal
 from experiments.fit import Fit
 from experiments.init_from import from_another_run
+from experiments.lock import Held
 from experiments.metrics import Progress
 from experiments.settings import Config
 from experiments.start import start
@@ -48,10 +50,10 @@ def train(config: Config, workdir: Path, label: str, progress: Progress | None =
     if not processes.is_writer():
         progress = Progress(config.epochs, io.StringIO())
     with Signals() as signals, contextlib.ExitStack() as claims:
-        finished = processes.by_writer(lambda: _claim(claims, workdir, config))
-        if processes.from_writer([bool(finished)]) == [True]:
+        held, finished = processes.by_writer(lambda: _claim(claims, workdir, config)) or (None, None)
+        if processes.from_writer([finished is not None]) == [True]:
             progress.say(f"The run in {workdir} is finished: there is nothing to train.")
-            return run_folder.read_result(workdir)
+            return finished or run_folder.read_result(workdir)
         corpus = build.build_corpus(config)
         model = build.build_model(config, corpus.tokenizer)
         plan = build.build_plan(config, model, len(corpus.train.labels))
@@ -59,12 +61,14 @@ def train(config: Config, workdir: Path, label: str, progress: Progress | None =
         progress.say(f"Trains on {devices.described(plan.devices)}.")
         if not at.step and config.init_from is not None:
             at = from_another_run(at, plan, corpus, config.init_from, progress)
-        if at.step:
-            progress.say(f"Continues after step {at.step}, in epoch {len(at.rows) + 1} of {config.epochs}.")
         processes.by_writer(lambda: saving.check_room(workdir, at))
         processes.by_writer(lambda: run_folder.open_new(workdir, config, corpus.tokenizer))
         fit = Fit(config, plan, corpus, at, signals)
-        with record.opened(workdir, config, corpus, at) as written:
+        if fit.finished():
+            progress.say(f"Training has ended after step {at.step}; the test split is evaluated.")
+        elif at.step:
+            progress.say(f"Continues after step {at.step}, in epoch {len(at.rows) + 1} of {config.epochs}.")
+        with record.opened(held, config, corpus, at) as written:
             try:
                 fit.run(written, progress)
                 written.save(fit.position)
@@ -94,8 +98,12 @@ def _told(error: Exception, config: Config) -> Exception:
     return error
 
 
-def _claim(claims: contextlib.ExitStack, workdir: Path, config: Config) -> bool:
-    """Claims the run folder. Returns whether it holds a finished run of the config."""
-    claims.enter_context(run_folder.claim(workdir))
+def _claim(claims: contextlib.ExitStack, workdir: Path, config: Config) -> tuple[Held, dict[str, Any] | None]:
+    """Claims the run folder. Returns its lock, and the result of a finished run of the config; a damaged one is made again."""
+    held = claims.enter_context(run_folder.claim(workdir))
     run_folder.refuse_other(workdir, config)
-    return run_folder.is_finished(workdir, config)
+    try:
+        return held, run_folder.read_result(workdir) if run_folder.is_finished(workdir, config) else None
+    except DataError as error:
+        print(f"warning: {error}; it is made again", file=sys.stderr, flush=True)
+        return held, None

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax
 import jax.numpy as jnp
 
-from experiments import build, devices, position, provenance, report, settings
+from experiments import build, devices, lock, position, provenance, report, settings
 from experiments.fit import Epochs, Fit
 from experiments.metrics import Metrics, Progress
 from experiments.record import Written
@@ -104,8 +104,8 @@ def runner_rows(model: str, data: str, rounds: int) -> list[list[str]]:
             epochs.call(at.state, at.sums, batches, 0, epochs.steps)
 
         def whole() -> None:
-            with provenance.attempt(Path(folder), 0) as attempt:
-                fit.position, saver = copied(), TimedSaver(Path(folder), config, corpus, attempt, start)
+            with lock.hold(Path(folder)) as held, provenance.attempt(Path(folder), 0) as attempt:
+                fit.position, saver = copied(), TimedSaver(held, config, corpus, attempt, start)
                 record = Written(Path(folder), metrics, saver)
                 started = time.perf_counter()
                 fit.train_epoch(epochs, record, progress)

@@ -146,7 +146,8 @@ def test_a_checkpoint_of_another_config_is_refused(finished_run: Path, tmp_path:
     content = json.loads((workdir / "config.json").read_text())
     content["seed"], content["model"]["feedforward_dim"] = 5, 8
     (workdir / "config.json").write_text(json.dumps(content))
-    message = r"holds a checkpoint of another config: seed is 0 there and 5 here, model.feedforward_dim is 7 there and 8 here$"
+    differing = "seed is 0 there and 5 here, model.feedforward_dim is 7 there and 8 here"
+    message = f"holds a checkpoint of another config: {differing}; choose another folder$"
     with pytest.raises(UsageError, match=message):
         run_folder.load(workdir)
     with pytest.raises(UsageError, match=r"^--checkpoint=first must be one of last, best$"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from experiments import checkpoints, fit, lock, run_folder, stopping
+from experiments import checkpoints, fit, lock, provenance, run_folder, stopping
 from experiments.saving import Saver
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -175,6 +175,69 @@ def test_a_killed_attempt_gets_its_line_from_the_next(tmp_path: Path, monkeypatc
     assert attempts(workdir)[1]["reason"].startswith("it left no record: its process was killed")
 
 
+def test_an_attempt_is_not_written_twice(finished_run: Path, tmp_path: Path):
+    """Its process was killed between writing its line and removing its record; a damaged record is a line too."""
+    shutil.copytree(finished_run, tmp_path / "run")
+    [line] = attempts(tmp_path / "run")
+    (tmp_path / "run" / "attempt.json").write_text(json.dumps({k: line[k] for k in ("started", "pid", "host", "first_step")}))
+    with provenance.attempt(tmp_path / "run", 7):
+        pass
+    (tmp_path / "run" / "attempt.json").write_text('{"star')
+    with provenance.attempt(tmp_path / "run", 8):
+        pass
+    records = attempts(tmp_path / "run")
+    assert [record.get("first_step") for record in records] == [0, 7, None, 8]
+    assert "attempt.json" in records[2]["damaged"]
+
+
+def test_a_run_whose_best_checkpoint_is_gone_goes_on(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    """Again and again, until a better epoch has replaced it; its metrics on the test split are then not known."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished_run, workdir)
+    (workdir / "result.json").unlink()
+    shutil.rmtree(workdir / "checkpoints" / "best")
+    for _ in range(2):
+        tiny.train(monkeypatch, workdir)
+        out, err = capsys.readouterr()
+        assert "Training has ended after step 10; the test split is evaluated." in out
+        assert "(manifest.json is missing); a better epoch will replace it" in err
+        assert run_folder.read_result(workdir)["best_test_loss"] is None
+        assert len(list((workdir / "tensorboard").iterdir())) == 1, "written anew, although no row is new"
+        (workdir / "result.json").unlink()
+
+
+def test_a_result_that_is_damaged_is_made_again_and_one_without_checkpoints_is_kept(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished_run, workdir)
+    (workdir / "result.json").write_text("{")
+    tiny.train(monkeypatch, workdir)
+    assert "is damaged: result.json: " in capsys.readouterr().err
+    assert outcome(workdir) == outcome(finished_run)
+    shutil.rmtree(workdir / "checkpoints")
+    before = (workdir / "result.json").read_bytes()
+    tiny.train(monkeypatch, workdir, "--config.epochs=3", code=4)
+    assert "holds a finished run without its checkpoints" in capsys.readouterr().err
+    assert (workdir / "result.json").read_bytes() == before
+
+
+def test_a_folder_that_is_removed_while_it_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    workdir, call = tmp_path / "run", fit.Fit._call
+
+    def remove(*arguments: object) -> object:
+        shutil.rmtree(workdir)
+        return call(*arguments)
+
+    monkeypatch.setattr(fit.Fit, "_call", remove)
+    tiny.train(monkeypatch, workdir, code=1)
+    said = f"error: --workdir={workdir} or its file LOCK was removed while the run was writing there\n"
+    assert capsys.readouterr().err == said
+    assert not workdir.exists()
+
+
 def test_a_second_process_is_told_who_writes(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch):
     workdir = tmp_path / "run"
     shutil.copytree(finished_run, workdir)
@@ -230,8 +293,8 @@ def test_a_schedule_that_depends_on_the_epochs_keeps_them(
     content = json.loads((workdir / "config.json").read_text())
     (workdir / "config.json").write_text(json.dumps(content | {"schedule": "cosine"}))
     tiny.train(monkeypatch, workdir, "--config.schedule=cosine", "--config.epochs=3", code=2)
-    said = f"config.epochs=3 must be 2, as in --workdir={workdir}: the learning rates of schedule=cosine depend on it"
-    assert capsys.readouterr().err == f"error: {said}\n"
+    said = f"config.epochs=3 must be 2: --workdir={workdir} holds a run, and the learning rates of schedule=cosine depend on "
+    assert capsys.readouterr().err == f"error: {said}the epochs\n"
 
 
 def test_no_memory_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
