@@ -210,7 +210,7 @@ def differences(there: dict[str, Any], here: dict[str, Any], but: tuple[str, ...
     """Compares the flat fields of two configs.
 
     Args:
-      there: Those of a run.
+      there: Those of a run, which may be from before some fields existed.
       here: Those that are asked for.
       but: Fields that may differ, beside those of FREE.
 

@@ -243,6 +243,12 @@ def test_a_config_from_before_some_fields_is_completed():
     old["model"] = {k: v for k, v in old["model"].items() if f"model.{k}" not in settings.LATER}
     assert len(old) + 9 == len(config.to_dict())
     assert settings.with_later_fields(old) == config.to_dict()
+    flat = {k: v for k, v in settings.flatten(config).items() if k not in settings.LATER}  # as in a checkpoint
+    assert settings.differences(flat, settings.flatten(config)) == ""
+    assert (
+        settings.differences(flat, settings.flatten(page({"optimizer": "sgd"})))
+        == "optimizer is 'keras_adam' there and 'sgd' here"
+    )
 
 
 def test_missing_and_extra_fields():
