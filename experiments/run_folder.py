@@ -129,7 +129,8 @@ def load(workdir: str | Path, checkpoint: str = "last") -> Run:
         if tokenizer.sha256 != meta["words_sha256"]:
             raise ValueError(f"{WORDS} has changed since the run wrote it")
         model = build.build_model(config, tokenizer)
-        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, tokenizer.max_length), jnp.int32))["params"]
+        with jax.enable_x64(False):  # Flax would ask for float64 parameters
+            shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, tokenizer.max_length), jnp.int32))["params"]
         params = jax.tree.map(jnp.asarray, position.fitted(shapes, arrays["params"], "params"))
         return Run(config, model, params, tokenizer, meta["corpus_sha256"])
     except _DAMAGE as error:

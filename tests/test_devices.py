@@ -1,5 +1,6 @@
 """Which devices a run uses, and that their number changes no number of a step."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import tiny
 
-from experiments import devices
+from experiments import devices, predict, run_folder
 from experiments.errors import UsageError
 
 FORCED = "--xla_force_host_platform_device_count"
@@ -85,3 +86,15 @@ def test_devices_are_described():
     gpu = SimpleNamespace(platform="gpu", device_kind="NVIDIA H100 80GB HBM3")
     assert devices.described([gpu]) == "1 GPU device (NVIDIA H100 80GB HBM3)"
     assert re.fullmatch(r"2 CPU devices \(.+\)", devices.described(jax.devices()))
+
+
+def test_a_run_is_read_where_jax_computes_in_float64(finished_run: Path):
+    text = b"the plot was lovely, but the film was dull"
+    expected = run_folder.load(finished_run)
+    [said] = predict.predict(expected, [text])
+    with jax.enable_x64(True), tiny.fast_compilation():
+        run = run_folder.load(finished_run)
+        [found] = predict.predict(run, [text])
+    jax.tree.map(np.testing.assert_array_equal, run.params, expected.params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(run.params)} == {np.dtype(np.float32)}
+    assert json.loads(found)["probability"] == pytest.approx(json.loads(said)["probability"], rel=1e-5)
