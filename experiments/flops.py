@@ -1,89 +1,77 @@
 """Counts the floating-point operations of a function on its jaxpr, with the bodies of loops times their trip counts.
 
-XLA's own `cost_analysis()` counts a loop's body once, however often it runs. Without loops, the two counts are equal: a product
-of a sum is two operations, an element of an elementwise result is one, and transcendental functions are counted apart.
+XLA's own `cost_analysis()` counts a loop's body once, however often it runs. Without loops, the two counts are equal. For that,
+what the compiler knows before it counts is left out here too: operations on constants, and `x * 1` and `x + 0`.
 """
 
+import functools
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from experiments.folding import Constant, Known, constant_of, look_up, same_as
+from experiments.operations import Flops, of_equation, shape_of, type_of
 
-class Flops(NamedTuple):
-    """What a function computes.
+__all__ = ["Flops", "count"]
 
-    Attributes:
-      flops: The operations, without those of transcendental functions.
-      transcendentals: The results of transcendental functions, such as exp.
-      estimated: The operations that could only be estimated, or are not known and count as nothing, by name.
-    """
-
-    flops: float = 0.0
-    transcendentals: float = 0.0
-    estimated: frozenset[str] = frozenset()
-
-    def __add__(self, other: "Flops") -> "Flops":  # type: ignore[override]
-        return Flops(self.flops + other.flops, self.transcendentals + other.transcendentals, self.estimated | other.estimated)
-
-    def times(self, number: float) -> "Flops":
-        """Returns the same, done so many times."""
-        return Flops(number * self.flops, number * self.transcendentals, self.estimated)
+_APART = {"jit", "pjit", "closed_call", "core_call"}  # compiled as functions, which see no constant of their caller
+_INLINE = {"remat", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_vmap_call"}
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_MOVES = _names("""
-    reshape broadcast_in_dim transpose slice dynamic_slice dynamic_update_slice gather concatenate pad squeeze rev iota copy
-    split stop_gradient pvary pcast bitcast_convert_type expand_dims device_put sharding_constraint optimization_barrier top_k
-    all_gather all_to_all ppermute axis_index random_wrap random_unwrap empty reshard layout_constraint name reduce_precision
-""")
-_ONE_EACH = _names("""
-    add sub mul div max min neg abs sign floor ceil round eq ne lt le gt ge select_n convert_element_type is_finite and or not
-    xor shift_left shift_right_logical shift_right_arithmetic rem square add_any nextafter population_count clz psum
-    psum_invariant pmax pmin exp2
-""")
-_TRANSCENDENTAL = _names("exp exp2 log log1p expm1 tanh sin cos tan sqrt rsqrt cbrt erf pow atan2 logistic")
-_REDUCTIONS = _names("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor")
-_WINDOWS = _names("cumsum cumprod cummax cummin")
-_CALLS = _names("""
-    jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr custom_lin
-    custom_vmap_call
-""")
-_LOGISTIC = 3  # 1 / (1 + exp(-x)) beside the exp
-_ARGMAX = 9  # comparisons and selections of a pair of value and index
-_RANDOM = 30  # integer operations of a word of threefry
-
-
-def count(function: Callable, *arguments: Any) -> Flops:
+def count(function: Callable | ClosedJaxpr, *arguments: Any) -> Flops:
     """Counts the operations of a call.
 
     Args:
-      function: A function of arrays.
-      *arguments: Arrays, or trees of `jax.ShapeDtypeStruct`; nothing is computed.
+      function: A function of arrays, or its jaxpr.
+      *arguments: Arrays, or trees of `jax.ShapeDtypeStruct`; nothing is computed. None for a jaxpr.
     """
-    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
-    used, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))  # what has no use is not compiled
-    return _of(used)
+    closed = function if isinstance(function, ClosedJaxpr) else jax.make_jaxpr(function)(*arguments)
+    used, _ = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))  # what has no use is not compiled
+    return _of(used, {})
 
 
-def _of(jaxpr: Jaxpr) -> Flops:
-    return sum(map(_of_equation, jaxpr.eqns), Flops())
+def _of(jaxpr: Jaxpr, known: Known) -> Flops:
+    """Counts what is left of a program when the compiler has put in the constants that it knows."""
+    known, left = {**known, **dict.fromkeys(jaxpr.constvars, Constant(None, True))}, []
+    for equation in jaxpr.eqns:
+        constant, same = constant_of(equation, known), same_as(equation, known)
+        if constant:
+            known[equation.outvars[0]] = constant
+        if constant and constant.folded:
+            left.append((equation, [], False))
+        else:
+            left.append((equation, equation.invars if same is None else [same], same is None))
+    total, used = Flops(), _variables(jaxpr.outvars)
+    for equation, operands, is_counted in reversed(left):
+        if equation.effects or used & _variables(equation.outvars):
+            used |= _variables(operands)
+            total += _of_equation(equation, known) if is_counted else Flops()
+    return total
 
 
-def _of_equation(equation: JaxprEqn) -> Flops:
+def _variables(atoms: Sequence[Any]) -> set[Any]:
+    return {atom for atom in atoms if not isinstance(atom, Literal)}
+
+
+def _of_equation(equation: JaxprEqn, known: Known) -> Flops:
     name = equation.primitive.name
-    if name in _RULES:
-        return _RULES[name](equation)
-    inner = [each for value in equation.params.values() for each in _jaxprs(value)]
-    if name in _CALLS:
-        return sum(map(_of, inner), Flops())
-    return sum(map(_of, inner), Flops(estimated=frozenset({name})))
+    if name in _PROGRAMS:
+        return _PROGRAMS[name](equation, known)
+    found = of_equation(equation)
+    if found is not None:
+        return found
+    inner = _programs(equation)
+    if name in _APART or name in _INLINE:
+        return sum((_of(each, _passed(equation.invars, each.invars, known, name in _INLINE)) for each in inner), Flops())
+    return sum((_of(each, {}) for each in inner), Flops(estimated=frozenset({name})))
+
+
+def _programs(equation: JaxprEqn) -> list[Jaxpr]:
+    return [each for value in equation.params.values() for each in _jaxprs(value)]
 
 
 def _jaxprs(value: Any) -> list[Jaxpr]:
@@ -94,114 +82,108 @@ def _jaxprs(value: Any) -> list[Jaxpr]:
     return [each for item in value for each in _jaxprs(item)] if isinstance(value, tuple | list) else []
 
 
-def _shape(variable: Any) -> tuple[int, ...]:
-    return variable.aval.shape
+def _passed(outside: Sequence[Any], inside: Sequence[Any], known: Known, inline: bool = False) -> Known:
+    """What is known of the variables of an inner program."""
+    found = {inner: look_up(known, outer) for outer, inner in zip(outside, inside, strict=False)}
+    return {inner: each if inline else each._replace(folded=False) for inner, each in found.items() if each}
 
 
-def _in(equation: JaxprEqn) -> int:
-    return math.prod(_shape(equation.invars[0]))
+def _scan(equation: JaxprEqn, known: Known) -> Flops:
+    body, shared = equation.params["jaxpr"].jaxpr, equation.params["num_consts"]
+    return _of(body, _passed(equation.invars[:shared], body.invars[:shared], known)).times(equation.params["length"])
 
 
-def _out(equation: JaxprEqn) -> int:
-    return math.prod(_shape(equation.outvars[0]))
+def _while(equation: JaxprEqn, known: Known) -> Flops:
+    """A loop that counts from one constant to another, as that of `fori_loop`. Any other, and its condition, counts once."""
+    body, condition = equation.params["body_jaxpr"].jaxpr, equation.params["cond_jaxpr"].jaxpr
+    first, shared = equation.params["cond_nconsts"], equation.params["body_nconsts"]
+    inside = _passed(equation.invars[first : first + shared], body.invars[:shared], known)
+    trips = _trips(equation, known, inside)
+    if trips is not None:
+        return _of(body, inside).times(trips)
+    return _of(body, inside) + _of(condition, {}) + Flops(estimated=frozenset({"while"}))
 
 
-def _elementwise(equation: JaxprEqn) -> Flops:
-    name = equation.primitive.name
-    each = (name in _ONE_EACH) + _LOGISTIC * (name == "logistic")
-    return Flops(each * _out(equation), _out(equation) * (name in _TRANSCENDENTAL))
+def _trips(equation: JaxprEqn, known: Known, inside: Known) -> int | None:
+    """The number of passes of a loop whose condition compares a counter with a bound; None if it is not such a loop."""
+    body, condition = equation.params["body_jaxpr"].jaxpr, equation.params["cond_jaxpr"].jaxpr
+    shared, constants = equation.params["body_nconsts"], equation.params["cond_nconsts"]
+    if len(condition.eqns) != 1 or condition.eqns[0].primitive.name not in ("lt", "le", "gt", "ge"):
+        return None
+    outside = [*equation.invars[:constants], *equation.invars[constants + shared :]]
+    starts = _passed(outside, condition.invars, known)
+    steps: dict[Any, Any] = dict.fromkeys(condition.invars[:constants], 0)
+    for variable, before, after in zip(condition.invars[constants:], body.invars[shared:], body.outvars, strict=True):
+        steps[variable] = _increment(body, before, after, inside)
+    compared = condition.eqns[0].invars
+    numbers: list[Any] = [start.value if (start := look_up(starts, atom)) else None for atom in compared]
+    numbers += [0 if isinstance(atom, Literal) else steps[atom] for atom in compared]
+    if any(type(each) is not int for each in numbers):  # a counter of floats is rounded
+        return None
+    left, right, left_step, right_step = numbers
+    name = condition.eqns[0].primitive.name
+    sign = 1 if name in ("lt", "le") else -1
+    distance, closer = sign * (right - left) + (name in ("le", "ge")), sign * (left_step - right_step)
+    if distance <= 0:
+        return 0
+    return -(-distance // closer) if closer > 0 else None
 
 
-def _power(equation: JaxprEqn) -> Flops:
-    """By squaring: a product for each bit but the first, and for each bit that is set but one; a division if negative."""
-    exponent = equation.params["y"]
-    bits = bin(abs(exponent))[2:]
-    return Flops((len(bits) - 1 + bits.count("1") - 1 + (exponent < 0)) * _out(equation))
+def _increment(body: Jaxpr, before: Any, after: Any, inside: Known) -> int | None:
+    """What a pass adds to a carried variable, or None."""
+    if after is before:
+        return 0
+    made = next((each for each in body.eqns if after in each.outvars), None)
+    if made is None or made.primitive.name not in ("add", "sub") or before not in made.invars:
+        return None
+    if made.primitive.name == "sub" and made.invars[0] is not before:
+        return None
+    other = look_up(inside, made.invars[1 if made.invars[0] is before else 0])
+    if other is None or type(other.value) is not int:
+        return None
+    return other.value if made.primitive.name == "add" else -other.value
 
 
-def _dot(equation: JaxprEqn) -> Flops:
-    (contracted, _), _ = equation.params["dimension_numbers"]
-    return Flops(2 * _out(equation) * math.prod(_shape(equation.invars[0])[axis] for axis in contracted))
+def _branches(equation: JaxprEqn, known: Known) -> Flops:
+    """The branch with the most operations; an estimate, if they differ."""
+    operands = equation.invars[1:]
+    found = [_of(each.jaxpr, _passed(operands, each.jaxpr.invars, known)) for each in equation.params["branches"]]
+    differ = len({each[:2] for each in found}) > 1
+    return max(found, key=lambda each: each.flops + each.transcendentals) + Flops(
+        estimated=frozenset({"cond"} if differ else ())
+    )
 
 
-def _convolution(equation: JaxprEqn) -> Flops:
-    kernel = _shape(equation.invars[1])
-    outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-    return Flops(2 * _out(equation) * math.prod(kernel) / outputs, estimated=frozenset({"conv_general_dilated"}))
+def _shard_map(equation: JaxprEqn, known: Known) -> Flops:
+    mesh, axes = equation.params["mesh"], equation.params["newly_manual_axes"]
+    (body,) = _jaxprs(equation.params["jaxpr"])
+    return _of(body, _passed(equation.invars, body.invars, known)).times(math.prod(mesh.shape[axis] for axis in axes))
 
 
-def _masked_product(equation: JaxprEqn) -> Flops:
-    """The einsum of attn.kernels.tiles.products, where nothing that is not finite is masked."""
+def _own(equation: JaxprEqn, known: Known) -> Flops:
+    """A primitive of `attn`, as the program that it is compiled to."""
+    del known
+    return count(functools.partial(equation.primitive.impl, **equation.params), *map(type_of, equation.invars))
+
+
+def _masked_product(equation: JaxprEqn, known: Known) -> Flops:
+    """Of a product that asks the running program whether NaN is masked: its einsum, which runs if there is none."""
+    out, right_axes = equation.params["out"], equation.params["right_axes"]
+    if len(equation.invars) < 4 or {"t", "s"} <= set(out):
+        return _own(equation, known)
     sizes: dict[str, int] = {}
-    for variable, axes in zip(equation.invars, (equation.params["left_axes"], equation.params["right_axes"]), strict=False):
-        shape = _shape(variable)
+    for variable, axes in zip(equation.invars, (equation.params["left_axes"], right_axes), strict=False):
+        shape = shape_of(variable)
         sizes |= dict(zip(axes, shape[len(shape) - len(axes) :], strict=True))
-    mapped = math.prod(_shape(equation.outvars[0])[: -len(equation.params["out"])])
+    mapped = math.prod(shape_of(equation.outvars[0])[: -len(out)])
     return Flops(2 * mapped * math.prod(sizes.values()), estimated=frozenset({"attn_masked_product"}))
 
 
-def _window(equation: JaxprEqn) -> Flops:
-    return Flops(_out(equation) * (_shape(equation.invars[0])[equation.params["axis"]] - 1))
-
-
-def _sort(equation: JaxprEqn) -> Flops:
-    return Flops(_in(equation) * math.ceil(math.log2(max(2, _in(equation)))), estimated=frozenset({"sort"}))
-
-
-def _scan(equation: JaxprEqn) -> Flops:
-    return _of(equation.params["jaxpr"].jaxpr).times(equation.params["length"])
-
-
-def _while(equation: JaxprEqn) -> Flops:
-    """A loop from one constant to another, as that of `fori_loop`; any other counts once."""
-    body = _of(equation.params["body_jaxpr"].jaxpr)
-    trips = _trips(equation)
-    return body + Flops(estimated=frozenset({"while"})) if trips is None else body.times(trips)
-
-
-def _trips(equation: JaxprEqn) -> int | None:
-    condition = equation.params["cond_jaxpr"].jaxpr
-    constants = equation.params["cond_nconsts"]
-    carried = equation.invars[constants + equation.params["body_nconsts"] :]
-    values = dict(zip(condition.invars, [*equation.invars[:constants], *carried], strict=True))
-    if len(condition.eqns) != 1 or condition.eqns[0].primitive.name != "lt":
-        return None
-    low, high = (each if isinstance(each, Literal) else values.get(each) for each in condition.eqns[0].invars)
-    if not isinstance(low, Literal) or not isinstance(high, Literal):
-        return None
-    return max(0, int(high.val) - int(low.val))
-
-
-def _branches(equation: JaxprEqn) -> Flops:
-    """The branch with the most operations."""
-    return max((_of(branch.jaxpr) for branch in equation.params["branches"]), key=lambda each: each.flops)
-
-
-def _shard_map(equation: JaxprEqn) -> Flops:
-    mesh, axes = equation.params["mesh"], equation.params["newly_manual_axes"]
-    return _of(_jaxprs(equation.params["jaxpr"])[0]).times(math.prod(mesh.shape[axis] for axis in axes))
-
-
-_RULES: dict[str, Callable[[JaxprEqn], Flops]] = {
-    **dict.fromkeys(_MOVES, lambda _: Flops()),
-    **dict.fromkeys(_ONE_EACH | _TRANSCENDENTAL, _elementwise),
-    **dict.fromkeys(_REDUCTIONS, lambda equation: Flops(_in(equation) - _out(equation))),
-    **dict.fromkeys(_WINDOWS, _window),
-    **dict.fromkeys(("argmax", "argmin"), lambda equation: Flops(_ARGMAX * (_in(equation) - _out(equation)))),
-    **dict.fromkeys(
-        ("random_bits", "threefry2x32", "random_seed", "random_fold_in", "random_split"),
-        lambda equation: Flops(_RANDOM * max(1, _out(equation)), estimated=frozenset({"random numbers"})),
-    ),
-    "clamp": lambda equation: Flops(2 * _out(equation)),
-    "integer_pow": _power,
-    "dot_general": _dot,
-    "conv_general_dilated": _convolution,
-    "scatter-add": lambda equation: Flops(math.prod(_shape(equation.invars[2]))),
-    "scatter": lambda _: Flops(),
-    "sort": _sort,
-    "attn_masked_product": _masked_product,
+_PROGRAMS: dict[str, Callable[[JaxprEqn, Known], Flops]] = {
     "scan": _scan,
     "while": _while,
     "cond": _branches,
     "shard_map": _shard_map,
+    "attn_tangent": _own,
+    "attn_masked_product": _masked_product,
 }
