@@ -2,6 +2,7 @@
 
 import functools
 import math
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,11 @@ from experiments.settings import Config
 
 _WIDTH = 110  # columns of the table of parameters
 _KEPT = {"last": 2, "best": 2}  # checkpoints in a run folder
+_ESTIMATES = {
+    "cond": "branches (the longest)",
+    "while": "loops of unknown length (one pass)",
+    "attn_masked_product": "masked products (as if no NaN were masked)",
+}
 
 
 def describe(config: Config, workdir: Path | None) -> str:
@@ -45,7 +51,7 @@ def describe(config: Config, workdir: Path | None) -> str:
 
 
 def _config(config: Config) -> list[str]:
-    return [f"--config.{field}={value}" for field, value in settings.flatten(config).items()]
+    return [shlex.quote(f"--config.{field}={value}") for field, value in settings.flatten(config).items()]
 
 
 def _parameters(plan: steps.Plan, state: steps.State) -> list[str]:
@@ -67,20 +73,25 @@ def _size(tree: Any) -> int:
 
 
 def _work(config: Config, plan: steps.Plan, corpus: Corpus, state: steps.State) -> list[str]:
-    examples = len(corpus.train.labels)
+    examples, length = len(corpus.train.labels), plan.model.config.max_length
     per_epoch = -(-examples // config.batch_size)
     step = flops.count(functools.partial(steps.train_step, plan), state, _batch(plan))
-    whole = config.epochs * per_epoch * step.flops
+    per_example, whole = step.flops / config.batch_size, config.epochs * per_epoch * step.flops
+    most = "" if config.patience is None else "at most "
     lines = [
-        f"{devices.described(plan.devices)}",
-        f"{examples:,} examples, batches of {config.batch_size:,}: {per_epoch:,} steps an epoch, "
-        f"{config.epochs * per_epoch:,} in {config.epochs} epochs",
-        f"{_scaled(step.flops, 'FLOP')} a step, {_scaled(step.flops / plan.rows, 'FLOP')} an example, "
-        f"{_scaled(whole, 'FLOP')} in all, without evaluation",
-        f"{step.transcendentals:,.0f} transcendental functions a step beside them",
+        devices.described(plan.devices),
+        f"{examples:,} examples of up to {length:,} tokens, from a vocabulary of {plan.model.config.vocabulary_size:,}",
+        f"batches of {config.batch_size:,}: {per_epoch:,} steps an epoch, {most}{config.epochs * per_epoch:,} "
+        f"in {config.epochs:,} epochs",
+        f"{_scaled(step.flops, 'FLOP')} a step, {_scaled(per_example, 'FLOP')} an example, "
+        f"{most}{_scaled(whole, 'FLOP')} in all, without evaluation",
+        f"{_scaled(step.transcendentals, '').strip()} results of exp, log and the like a step beside them",
     ]
+    if plan.rows > config.batch_size:
+        lines.append(f"a step computes {plan.rows:,} rows: the batch, rounded up to equal parts on the devices")
     if step.estimated:
-        lines.append(f"estimated: {', '.join(sorted(step.estimated))}")
+        names = sorted(_ESTIMATES.get(name, name) for name in step.estimated)
+        lines.append(f"estimated, or not counted where not known: {', '.join(names)}")
     return lines
 
 
@@ -111,8 +122,9 @@ def _disk(state: steps.State, workdir: Path | None) -> list[str]:
     params = 4 * _size(state.params)
     last = params + 4 * _size(state.optimizer)
     lines = [
-        f"a checkpoint of kind last {_mebibytes(last)}, of kind best {_mebibytes(params)}",
-        f"a run folder keeps {_KEPT['last']} of each: {_mebibytes(_KEPT['last'] * last + _KEPT['best'] * params)}",
+        f"arrays of a checkpoint: last {_mebibytes(last)}, best {_mebibytes(params)}",
+        f"a run folder keeps {_KEPT['last']} of each: {_mebibytes(_KEPT['last'] * last + _KEPT['best'] * params)}, "
+        "and about 0.3 MiB of metadata and curves",
     ]
     if workdir is None:
         return lines
@@ -121,7 +133,9 @@ def _disk(state: steps.State, workdir: Path | None) -> list[str]:
 
 
 def _mebibytes(size: float) -> str:
-    return f"{size / 2**20:,.1f} MiB"
+    """Returns for example "77,753 MiB", "1.88 MiB" or "0.0227 MiB"."""
+    mebibytes = size / 2**20
+    return f"{mebibytes:,.0f} MiB" if mebibytes >= 100 else f"{mebibytes:.3g} MiB"
 
 
 def _scaled(value: float, unit: str) -> str:

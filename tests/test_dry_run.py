@@ -1,6 +1,8 @@
 """The numbers that a dry run prints, against numbers by hand and against what they are taken from."""
 
+import copy
 import functools
+import shlex
 from pathlib import Path
 
 import jax
@@ -33,8 +35,8 @@ def plan(config: settings.Config) -> steps.Plan:
 
 
 def test_every_field_is_a_flag(config: settings.Config, text: str):
-    for field, value in settings.flatten(config).items():
-        assert f"  --config.{field}={value}\n" in text
+    printed = shlex.split(text.split("Parameters\n")[0])
+    assert printed == ["Config", *(f"--config.{field}={value}" for field, value in settings.flatten(config).items())]
 
 
 def test_parameters_steps_and_files(plan: steps.Plan, text: str):
@@ -44,22 +46,27 @@ def test_parameters_steps_and_files(plan: steps.Plan, text: str):
     parameters = plan.model.config.vocabulary_size * embed + block + embed * 2 + 2
     assert f"  {parameters:,} parameters\n" in text
     assert "layer 1: chunked, tiles of" in text
-    assert "90 examples, batches of 20: 5 steps an epoch, 15 in 3 epochs" in text
+    assert "90 examples of up to 24 tokens, from a vocabulary of" in text
+    assert "batches of 20: 5 steps an epoch, 15 in 3 epochs" in text
     last, best = 4 * (3 * parameters + 1), 4 * parameters  # Adam keeps two moments and its count
-    assert f"kind last {last / 2**20:.1f} MiB, of kind best {best / 2**20:.1f} MiB" in text
+    assert f"last {last / 2**20:.3g} MiB, best {best / 2**20:.3g} MiB" in text
+    assert f"keeps 2 of each: {2 * (last + best) / 2**20:.3g} MiB" in text
     assert "free at " in text
-    assert max(map(len, text.splitlines())) <= 120
+    assert max(map(len, text.splitlines())) <= 112
     assert text.isprintable() or all(line.isprintable() for line in text.splitlines())
 
 
 def test_operations_and_memory(plan: steps.Plan, text: str):
     state = jax.eval_shape(functools.partial(steps.initial_state, plan), jax.random.key(0))
     step = flops.count(functools.partial(steps.train_step, plan), state, dry_run._batch(plan))
-    assert f"{step.flops / 1e6:.3g} MFLOP a step, {step.flops / plan.rows / 1e3:.3g} kFLOP an example" in text
+    assert f"{step.flops / 1e6:.3g} MFLOP a step, {step.flops / 20 / 1e3:.3g} kFLOP an example" in text
+    assert f"{15 * step.flops / 1e6:.3g} MFLOP in all" in text
     sums = jax.eval_shape(steps.Sums.zero)
     analysis = steps.train.lower(plan, state, sums, dry_run._batch(plan, (5,)), 0, 1).compile().memory_analysis()
     assert analysis
-    assert f"temporary {analysis.temp_size_in_bytes / 2**20:,.1f} MiB a device" in text
+    told = {"arguments": analysis.argument_size_in_bytes, "results": analysis.output_size_in_bytes}
+    for name, size in (told | {"temporary": analysis.temp_size_in_bytes}).items():
+        assert f"{name:<9} {size / 2**20:.3g} MiB a device" in text
 
 
 @pytest.mark.parametrize(
@@ -67,6 +74,32 @@ def test_operations_and_memory(plan: steps.Plan, text: str):
 )
 def test_large_numbers_are_readable(value: float, shown: str):
     assert dry_run._scaled(value, "X") == shown
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [(0, "0 MiB"), (23816, "0.0227 MiB"), (1972636, "1.88 MiB"), (81529446400, "77,753 MiB")]
+)
+def test_small_and_large_sizes_are_readable(size: int, shown: str):
+    assert dry_run._mebibytes(size) == shown
+
+
+def test_what_the_backend_does_not_tell_and_what_a_run_may_leave_out(config: settings.Config, monkeypatch: pytest.MonkeyPatch):
+    corpus = tiny.corpus()
+    stopping = copy.deepcopy(config)
+    stopping.patience, stopping.batch_size = 1, 21
+    plan = build.build_plan(stopping, build.build_model(stopping, corpus.tokenizer), 90)
+    state = jax.eval_shape(functools.partial(steps.initial_state, plan), jax.random.key(0))
+    lines = "\n".join(dry_run._work(stopping, plan, corpus, state))
+    assert "at most 15 in 3 epochs" in lines
+    assert f"a step computes {plan.rows} rows" in lines
+    assert "not known: random numbers" in lines
+
+    class Silent:
+        lower = compile = lambda self, *_: self
+        memory_analysis = lambda self: None  # noqa: E731
+
+    monkeypatch.setattr(steps, "train", Silent())
+    assert dry_run._memory(plan, state, corpus) == ["not told by this backend"]
 
 
 def test_a_folder_is_not_created(text: str, tmp_path: Path):
