@@ -1,7 +1,10 @@
 """What a run would be: its config, parameters, operations, memory and files, without training it."""
 
 import functools
+import itertools
 import math
+import os
+import re
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -10,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import rich.box
 from flax.linen.summary import tabulate
 
 from experiments import build, devices, flops, settings, steps
@@ -17,6 +21,7 @@ from experiments.data.corpus import Corpus
 from experiments.settings import Config
 
 _WIDTH = 110  # columns of the table of parameters
+_OPTION = re.compile(r"\s*(- )?\w+: (None|True|False)")  # a row of the table for an argument of a layer that is no array
 _KEPT = {"last": 2, "best": 2}  # checkpoints in a run folder
 _ESTIMATES = {
     "cond": "branches (the longest)",
@@ -55,21 +60,44 @@ def _config(config: Config) -> list[str]:
 
 
 def _parameters(plan: steps.Plan, state: steps.State) -> list[str]:
-    tokens = jax.ShapeDtypeStruct((1, plan.model.config.max_length), jnp.int32)
-    console = {"force_terminal": False, "width": _WIDTH}
-    table = tabulate(plan.model, jax.random.key(0), depth=1, console_kwargs=console)(jnp.zeros(tokens.shape, tokens.dtype))
-    rows = [line.rstrip() for line in table.strip().splitlines() if line.strip()]
-    attention = (f"layer {index}: {line}" for index, line in enumerate(build.attention_of(plan.model), start=1))
     return [
-        *rows[:-1],
+        *_table(plan),
         f"{_size(state.params):,} parameters",
         "attention in a train step:",
-        *(f"  {line}" for line in attention),
+        *(f"  {line}" for line in _grouped(build.attention_of(plan.model))),
     ]
+
+
+def _table(plan: steps.Plan) -> list[str]:
+    """Returns the layers as a table in ASCII, which every terminal and file can show."""
+    table = tabulate(
+        plan.model,
+        jax.random.key(0),
+        depth=1,
+        console_kwargs={"force_terminal": False, "width": _WIDTH},
+        table_kwargs={"box": rich.box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False},
+        column_kwargs={"overflow": "fold"},
+    )(jnp.zeros((1, plan.model.config.max_length), jnp.int32))
+    _, *rows, _ = (line.rstrip().replace("─", "-") for line in table.splitlines() if line.strip())  # without title and caption
+    return [row for row in rows if not _OPTION.fullmatch(row)]
+
+
+def _grouped(attention: Sequence[str]) -> list[str]:
+    """Returns a line for all neighbouring layers with the same attention: for example "layers 1 to 4: dense"."""
+    lines, first = [], 1
+    for implementation, group in itertools.groupby(attention):
+        last = first + len(list(group)) - 1
+        lines.append(f"{f'layer {first}' if first == last else f'layers {first} to {last}'}: {implementation}")
+        first = last + 1
+    return lines
 
 
 def _size(tree: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _nbytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _work(config: Config, plan: steps.Plan, corpus: Corpus, state: steps.State) -> list[str]:
@@ -113,23 +141,28 @@ def _memory(plan: steps.Plan, state: steps.State, corpus: Corpus) -> list[str]:
     analysis = steps.train.lower(plan, state, sums, epoch, 0, 1).compile().memory_analysis()
     if analysis is None:
         return ["not told by this backend"]
-    parts = {"arguments": "argument", "results": "output", "temporary": "temp"}
-    sizes = {name: getattr(analysis, f"{part}_size_in_bytes") for name, part in parts.items()}
-    return [f"{name:<9} {_mebibytes(size)} a device" for name, size in sizes.items()]
+    parts = {
+        "arguments": ("argument", "the state, and the batches of an epoch"),
+        "results": ("output", "the state, in the memory of the old one"),
+        "temporary": ("temp", "activations and gradients"),
+    }
+    sizes = {name: (getattr(analysis, f"{part}_size_in_bytes"), what) for name, (part, what) in parts.items()}
+    return [f"{name:<9} {_mebibytes(size)} a device: {what}" for name, (size, what) in sizes.items()]
 
 
 def _disk(state: steps.State, workdir: Path | None) -> list[str]:
-    params = 4 * _size(state.params)
-    last = params + 4 * _size(state.optimizer)
+    best = _nbytes(state.params)
+    last = best + _nbytes(state.optimizer)
+    kept = _KEPT["last"] * last + _KEPT["best"] * best
     lines = [
-        f"arrays of a checkpoint: last {_mebibytes(last)}, best {_mebibytes(params)}",
-        f"a run folder keeps {_KEPT['last']} of each: {_mebibytes(_KEPT['last'] * last + _KEPT['best'] * params)}, "
-        "and about 0.3 MiB of metadata and curves",
+        f"arrays of a checkpoint: last {_mebibytes(last)} (parameters and optimizer), best {_mebibytes(best)} (parameters)",
+        f"a run folder keeps {_KEPT['last']} of each: {_mebibytes(kept)}, and about 0.3 MiB of metadata and curves",
     ]
     if workdir is None:
         return lines
-    existing = next(path for path in (workdir.absolute(), *workdir.absolute().parents) if path.exists())
-    return [*lines, f"free at {workdir}: {_mebibytes(shutil.disk_usage(existing).free)}"]
+    existing = next(path for path in (workdir.absolute(), *workdir.absolute().parents) if os.access(path, os.F_OK))
+    free = shutil.disk_usage(existing).free
+    return [*lines, f"free at {workdir}: {_mebibytes(free)}{', which is too little' if free < kept else ''}"]
 
 
 def _mebibytes(size: float) -> str:
@@ -140,5 +173,6 @@ def _mebibytes(size: float) -> str:
 
 def _scaled(value: float, unit: str) -> str:
     """Returns for example "1.23 GFLOP"."""
-    power = min(5, int(math.log(max(value, 1), 1000)))
-    return f"{value / 1000**power:.3g} {['', 'k', 'M', 'G', 'T', 'P'][power]}{unit}"
+    rounded = int(float(f"{value:.3g}"))  # 999,900 is 1 M, not 1e+03 k
+    power = min(6, (len(str(rounded)) - 1) // 3)
+    return f"{rounded / 1000**power:.3g} {['', 'k', 'M', 'G', 'T', 'P', 'E'][power]}{unit}"

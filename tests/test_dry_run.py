@@ -3,13 +3,14 @@
 import copy
 import functools
 import shlex
+import types
 from pathlib import Path
 
 import jax
 import pytest
 import tiny
 
-from experiments import build, dry_run, flops, settings, steps
+from experiments import build, command_flags, dry_run, flops, position, settings, steps
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -34,9 +35,13 @@ def plan(config: settings.Config) -> steps.Plan:
     return build.build_plan(config, build.build_model(config, tiny.corpus().tokenizer), 90)
 
 
-def test_every_field_is_a_flag(config: settings.Config, text: str):
-    printed = shlex.split(text.split("Parameters\n")[0])
-    assert printed == ["Config", *(f"--config.{field}={value}" for field, value in settings.flatten(config).items())]
+def test_the_flags_are_read_back_as_the_config(config: settings.Config, text: str):
+    title, *printed = shlex.split(text.split("Parameters\n")[0])
+    assert title == "Config"
+    assert len(printed) == len(settings.flatten(config))
+    _, flags = command_flags.parse(printed, {}, fields=True)
+    read = command_flags.read_config(str(tiny.ROOT / "configs" / "single_head.py"), flags, {})
+    assert settings.flatten(read) == settings.flatten(config)
 
 
 def test_parameters_steps_and_files(plan: steps.Plan, text: str):
@@ -49,11 +54,38 @@ def test_parameters_steps_and_files(plan: steps.Plan, text: str):
     assert "90 examples of up to 24 tokens, from a vocabulary of" in text
     assert "batches of 20: 5 steps an epoch, 15 in 3 epochs" in text
     last, best = 4 * (3 * parameters + 1), 4 * parameters  # Adam keeps two moments and its count
-    assert f"last {last / 2**20:.3g} MiB, best {best / 2**20:.3g} MiB" in text
+    told = f"last {last / 2**20:.3g} MiB (parameters and optimizer), best {best / 2**20:.3g} MiB (parameters)"
+    assert told in text
     assert f"keeps 2 of each: {2 * (last + best) / 2**20:.3g} MiB" in text
     assert "free at " in text
+
+
+def test_the_text_is_plain_and_nothing_is_cut_off(text: str):
     assert max(map(len, text.splitlines())) <= 112
-    assert text.isprintable() or all(line.isprintable() for line in text.splitlines())
+    assert text.isascii()
+    assert all(line.isprintable() for line in text.splitlines())
+    table = text.split("Parameters\n")[1].split("\n\n")[0]
+    assert "TokenAndPositionEmbedding " in table
+    assert "None" not in table
+
+
+def test_the_arrays_of_a_checkpoint_are_as_large_as_told(plan: steps.Plan):
+    """Against the arrays that a run saves; the sums of the epoch and the step are 20 bytes beside the state."""
+    state = steps.initial_state(plan, jax.random.key(0))
+    start = position.Position(state, steps.Sums.zero(), 0, (), (), 0.0, 0.0, None)
+    saved = sum(leaf.nbytes for leaf in jax.tree.leaves(position.arrays_of(start)))
+    assert dry_run._nbytes((state.params, state.optimizer)) == saved - 20
+
+
+def test_layers_with_the_same_attention_are_one_line():
+    assert dry_run._grouped(["a", "a", "a", "b", "a"]) == ["layers 1 to 3: a", "layer 4: b", "layer 5: a"]
+
+
+def test_a_disk_that_is_too_small_is_told(plan: steps.Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    state = jax.eval_shape(functools.partial(steps.initial_state, plan), jax.random.key(0))
+    for free, told in ((2**10, "0.000977 MiB, which is too little"), (3 * 2**30, "3,072 MiB")):
+        monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda _, free=free: types.SimpleNamespace(free=free))
+        assert dry_run._disk(state, tmp_path)[-1] == f"free at {tmp_path}: {told}"
 
 
 def test_operations_and_memory(plan: steps.Plan, text: str):
@@ -70,7 +102,8 @@ def test_operations_and_memory(plan: steps.Plan, text: str):
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(0, "0 X"), (999, "999 X"), (1234, "1.23 kX"), (5.6e9, "5.6 GX"), (1e19, "1e+04 PX")]
+    ("value", "shown"),
+    [(0, "0 X"), (999, "999 X"), (1234, "1.23 kX"), (999_900, "1 MX"), (5.6e9, "5.6 GX"), (1e15, "1 PX"), (1e19, "10 EX")],
 )
 def test_large_numbers_are_readable(value: float, shown: str):
     assert dry_run._scaled(value, "X") == shown
