@@ -66,7 +66,10 @@ def _of_equation(equation: JaxprEqn, known: Known) -> Flops:
         return found
     inner = _programs(equation)
     if name in _APART or name in _INLINE:
-        return sum((_of(each, _passed(equation.invars, each.invars, known, name in _INLINE)) for each in inner), Flops())
+        # Computed again for a derivative, a program is behind a barrier, so that it is not merged with its first run.
+        barrier = equation.params.get("differentiated") and equation.params.get("prevent_cse")
+        inline = name in _INLINE and not barrier
+        return sum((_of(each, _passed(equation.invars, each.invars, known, inline)) for each in inner), Flops())
     return sum((_of(each, {}) for each in inner), Flops(estimated=frozenset({name})))
 
 

@@ -71,6 +71,8 @@ def same_as(equation: JaxprEqn, known: Known) -> Any:
     values = [each.value if each and each.folded else None for each in (look_up(known, atom) for atom in invars)]
     if name == "select_n" and values[0] is not None:
         return invars[1 + int(values[0])]
+    if name == "convert_element_type" and type_of(invars[0]).dtype == equation.params["new_dtype"]:  # no longer weakly typed
+        return invars[0]
     if name == "sub" and values[1] == 0:
         return invars[0]
     neutral = {"mul": 1, "add": 0, "add_any": 0, "and": True, "or": False}.get(name)

@@ -15,8 +15,9 @@ from experiments import flops, settings
 X, Y = jnp.ones((3, 5)), jnp.ones((5, 7))
 
 
-def attention(query, key, value):
+def attention(query, key, value, mask=None):
     scores = jnp.einsum("btnh,bsnh->bnts", query, key) / 3.0
+    scores = scores if mask is None else jnp.where(mask, scores, -1e9)
     return jnp.einsum("bnts,bsnh->btnh", jax.nn.softmax(scores), value)
 
 
@@ -75,10 +76,16 @@ WITHOUT_LOOPS = {
     "grouped convolution": (functools.partial(convolution, feature_group_count=2), IMAGE, KERNEL[:, :2]),
     "gradient of a convolution": (jax.grad(lambda x, k: (convolution(x, k) ** 2).sum(), (0, 1)), IMAGE, KERNEL),
     "attention": (attention, *QKV),
+    "selection of a Python number": (lambda x: jnp.where(x > 1.0, x, -1e9), X),
+    "variance": (functools.partial(jnp.var, axis=0), X),
+    "gradient of what is computed again": (jax.grad(jax.checkpoint(lambda x: jnp.tanh(x @ x.T).sum())), X),
+    "again without a barrier": (jax.grad(jax.checkpoint(lambda x: jnp.tanh(x @ x.T).sum(), prevent_cse=False)), X),
+    "masked attention": (lambda mask, *qkv: attention(*qkv, mask), jnp.ones((2, 1, 4, 5), bool), *QKV),
     "MLP": (mlp, (jnp.ones((5, 4)), jnp.ones((4, 2))), X),
     "gradient of an MLP": (jax.value_and_grad(mlp), (jnp.ones((5, 4)), jnp.ones((4, 2))), X),
     "gradient of attention": (jax.value_and_grad(lambda *qkv: attention(*qkv).sum(), (0, 1, 2)), *QKV),
     "attend": (functools.partial(attn.attend, implementation="dense"), *QKV),
+    "causal attend": (functools.partial(attn.attend, implementation="dense", causal=True), QKV[0], *QKV[:1] * 2),
 }
 
 
