@@ -175,7 +175,8 @@ def make_plan(model: Classifier, optimizer: optax.GradientTransformation, batch_
     microbatch_size, length = -(-batch_size // mesh.size), model.config.max_length
     lengths = (length,)
     if devices[0].platform == "cpu":
-        microbatch_size = max(1, min(microbatch_size, _CACHE_BYTES // (4 * model.config.num_heads * length**2)))
+        most = max(1, _CACHE_BYTES // (4 * model.config.num_heads * length**2))
+        microbatch_size = -(-microbatch_size // -(-microbatch_size // most))  # equal ones, so that few rows hold no example
         if model.config.mask_padding and length >= _TRIMMED_FROM:
             lengths = (length // 2, 3 * length // 4, length)
     return Plan(model, optimizer, batch_size, microbatch_size, lengths, mesh)

@@ -1,8 +1,8 @@
-"""One of two processes that train a tiny run together; started by test_processes.py.
+"""One of two processes that train a tiny run together, started by test_processes.py; in one of two phases.
 
-The run is stopped by a SIGTERM to the second process alone, goes on, and is then asked to train another config. Exit codes are
-written to WORKDIR.INDEX.json. Then the second process ends, as if killed, and what the first one raises is written to
-WORKDIR.lost.txt.
+"stop": a SIGTERM comes to the second process alone. "go_on": the run is finished, goes on with one more epoch, is asked for
+again, and then with another config. Exit codes are written to WORKDIR.INDEX.json. At the end of "go_on" the second process
+ends, as if killed, and what the first one raises is written to WORKDIR.lost.txt.
 """
 
 import json
@@ -16,9 +16,31 @@ import tiny
 from experiments import build, commands, fit, processes
 
 
-def main(port: str, index: int, workdir: Path) -> None:
+def main(phase: str, port: str, index: int, workdir: Path) -> None:
     build.build_corpus = lambda config: tiny.corpus()
-    command = ["train", *tiny.FLAGS, f"--workdir={workdir}", "--config.steps_per_call=1", "--config.checkpoint_every=3"]
+    joined = [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={index}"]
+    command = [
+        "train",
+        *tiny.FLAGS,
+        f"--workdir={workdir}",
+        "--config.steps_per_call=1",
+        "--config.checkpoint_every=3",
+        *joined,
+    ]
+    with tiny.fast_compilation():
+        codes = [stop(command, index)] if phase == "stop" else go_on(command)
+    workdir.with_suffix(f".{index}.json").write_text(json.dumps(codes))
+    if phase == "go_on" and index == 0:
+        try:
+            processes.agree(1.0)
+        except processes.Lost as lost:
+            workdir.with_suffix(".lost.txt").write_text(str(lost))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # an orderly exit waits for the other process
+
+
+def stop(command: list[str], index: int) -> int:
     call, calls = fit.Fit._call, []
 
     def preempted(*arguments):
@@ -28,19 +50,14 @@ def main(port: str, index: int, workdir: Path) -> None:
         return call(*arguments)
 
     fit.Fit._call = preempted
-    joined = [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={index}"]
-    with tiny.fast_compilation():
-        codes = [commands.main([*command, *joined])]
-        fit.Fit._call, processes.join = call, lambda *_: None  # they have joined already
-        codes += [commands.main([*command, *joined, *flags]) for flags in ([], [], ["--config.seed=1"])]
-    workdir.with_suffix(f".{index}.json").write_text(json.dumps(codes))
-    if index == 0:
-        try:
-            processes.agree(1.0)
-        except processes.Lost as lost:
-            workdir.with_suffix(".lost.txt").write_text(str(lost))
-    os._exit(0)  # an orderly exit waits for the other process
+    return commands.main(command)
+
+
+def go_on(command: list[str]) -> list[int]:
+    first = commands.main([*command, "--config.epochs=1"])
+    processes.join = lambda *_: None  # they have joined already
+    return [first, commands.main(command), commands.main(command), commands.main([*command, "--config.seed=1"])]
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))

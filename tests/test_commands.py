@@ -31,8 +31,8 @@ from experiments.errors import DataError
 from experiments.stopping import Stopped
 
 FIELDS = (
-    "the fields are seed, epochs, batch_size, patience, optimizer, learning_rate, schedule, warmup_steps, weight_decay, "
-    "momentum, devices, steps_per_call, checkpoint_every, and those of config.data and config.model"
+    "the fields are seed, epochs, batch_size, patience, init_from, optimizer, learning_rate, schedule, warmup_steps, "
+    "weight_decay, momentum, devices, steps_per_call, checkpoint_every, and those of config.data and config.model"
 )
 MODEL_FIELDS = ", ".join(field.removeprefix("model.") for field in settings.RULES if field.startswith("model."))
 PAGES = {  # what a page may hold instead of a config, and what is said of it
@@ -252,7 +252,7 @@ def test_a_line_that_would_break_the_terminal(tmp_path: Path, capsys: pytest.Cap
             75,
             "error: stopped by SIGUSR1 after step 7, which is saved: the same command continues\n",
         ),
-        (Stopped(signal.SIGINT), 130, "error: stopped by SIGINT\n"),
+        (Stopped(signal.SIGINT), 130, "error: stopped by SIGINT: the same command goes on\n"),
     ],
 )
 def test_exit_codes(
