@@ -19,16 +19,9 @@ from experiments import build, commands, fit, processes
 def main(phase: str, port: str, index: int, workdir: Path) -> None:
     build.build_corpus = lambda config: tiny.corpus()
     joined = [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={index}"]
-    command = [
-        "train",
-        *tiny.FLAGS,
-        f"--workdir={workdir}",
-        "--config.steps_per_call=1",
-        "--config.checkpoint_every=3",
-        *joined,
-    ]
+    command = ["train", *tiny.FLAGS, f"--workdir={workdir}", *joined]
     with tiny.fast_compilation():
-        codes = [stop(command, index)] if phase == "stop" else go_on(command)
+        codes = [stop([*command, "--config.steps_per_call=1"], index)] if phase == "stop" else go_on(command)
     workdir.with_suffix(f".{index}.json").write_text(json.dumps(codes))
     if phase == "go_on" and index == 0:
         try:

@@ -17,7 +17,7 @@ def stop_runs(name: str, count: int, seed: int, folder: Path) -> Row:
 
     Args:
       name: The signal, such as "SIGKILL".
-      count: How many are sent, at least; then the last run goes on to its end.
+      count: How many are sent; then the last run goes on to its end.
       seed: Of the moments.
       folder: Where the runs are.
     """
@@ -31,6 +31,9 @@ def stop_runs(name: str, count: int, seed: int, folder: Path) -> Row:
         reached, longest_wait = [], seconds
         while code != 0:
             process = short_runs.start(workdir)
+            if sent >= count:
+                code = short_runs.ended(process)
+                break
             code = short_runs.signal_after(process, draw.uniform(0.2, 1.1) * longest_wait, number)
             before, reached = reached, checkpoints.steps_of(workdir, "last")
             if reached == before:  # on a machine that has become slower, no run would get anywhere
