@@ -16,14 +16,13 @@ from experiments import checkpoints, fit, lock, provenance, run_folder, stopping
 from experiments.saving import Saver
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
-TIMES = ("examples_per_second", "real_tokens_per_second", "step_milliseconds", "compile_seconds", "train_seconds", "git_commit")
 STEP = "--config.steps_per_call=1"
 
 
 def outcome(workdir: Path) -> tuple:
     """All that a run leaves and that is not a time: rows, result, and the arrays of both kinds of checkpoints as bytes."""
-    rows = [{k: v for k, v in row.items() if k not in TIMES} for row in run_folder.read_rows(workdir)]
-    result = {k: v for k, v in run_folder.read_result(workdir).items() if k not in TIMES}
+    rows = [{k: v for k, v in row.items() if k not in tiny.TIMES} for row in run_folder.read_rows(workdir)]
+    result = {k: v for k, v in run_folder.read_result(workdir).items() if k not in tiny.TIMES}
     saved = [checkpoints.read_newest(workdir, kind) for kind in checkpoints.KINDS]
     return rows, result, [(found.step, as_bytes(found.arrays)) for found in saved]
 

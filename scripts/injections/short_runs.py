@@ -17,27 +17,14 @@ import jax
 import numpy as np
 import orbax.checkpoint
 import tensorboardX
+import tiny
 
 from experiments import build, checkpoints, commands, run_folder
 from experiments import train as _train
-from experiments.data import verdicts
-from experiments.data.corpus import Corpus, Split
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 PRELOADED = (orbax.checkpoint, tensorboardX, _train)  # so that a forked process need not import them
-SIZES = {"train": 90, "validation": 31, "test": 33}
-FLAGS = (
-    f"--config={ROOT / 'configs' / 'transformer.py'}:verdicts",
-    "--config.epochs=2",
-    "--config.batch_size=20",
-    "--config.model.embed_dim=5",
-    "--config.model.key_dim=3",
-    "--config.model.feedforward_dim=7",
-    "--config.steps_per_call=1",
-    "--config.checkpoint_every=1",
-)
+FLAGS = (*tiny.FLAGS, "--config.steps_per_call=1", "--config.checkpoint_every=1")
 _WARM = 0.4  # the time of a run with warm caches over that of the first one
-TIMES = ("examples_per_second", "real_tokens_per_second", "step_milliseconds", "compile_seconds", "train_seconds", "git_commit")
 
 
 def prepare(cache: Path) -> None:
@@ -49,13 +36,7 @@ def prepare(cache: Path) -> None:
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_disable_most_optimizations", True)
-    whole = verdicts.load(None, None)
-
-    def first(split: Split, name: str) -> Split:
-        return Split(split.tokens[: SIZES[name]], split.labels[: SIZES[name]])
-
-    train_split, validation, test = first(whole.train, "train"), first(whole.validation, "validation"), whole.test()
-    small = Corpus(whole.tokenizer, train_split, validation, lambda: first(test, "test"))
+    small = tiny.corpus()
     build.build_corpus = lambda config: small
 
 
@@ -140,8 +121,8 @@ def outcome(workdir: Path) -> str:
 
 def write_outcome(workdir: Path, answer: Path) -> int:
     """Writes the hash of `outcome` to a file. Returns 0."""
-    rows = [{k: v for k, v in row.items() if k not in TIMES} for row in run_folder.read_rows(workdir)]
-    result = {k: v for k, v in run_folder.read_result(workdir).items() if k not in TIMES}
+    rows = [{k: v for k, v in row.items() if k not in tiny.TIMES} for row in run_folder.read_rows(workdir)]
+    result = {k: v for k, v in run_folder.read_result(workdir).items() if k not in tiny.TIMES}
     digest = hashlib.sha256(json.dumps([rows, result]).encode())
     for kind in checkpoints.KINDS:
         found = checkpoints.read_newest(workdir, kind)
