@@ -15,7 +15,6 @@ import logging
 import os
 import re
 import shutil
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ import jax
 
 from experiments import processes
 from experiments.checksum import file_sha256
-from experiments.errors import DataError, UsageError
+from experiments.errors import DataError, UsageError, first_line, warn
 from experiments.files import read_object, sync, write_json
 
 Kind = Literal["last", "best"]
@@ -96,8 +95,7 @@ def _write_arrays(folder: Path, arrays: Any) -> None:
         with _orbax() as checkpointer, _silence():
             checkpointer.save(folder.absolute(), arrays)
     except Exception as error:  # of many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise OSError(f"{folder} cannot be written: {reason}") from None
+        raise OSError(f"{folder} cannot be written: {first_line(error)}") from None
 
 
 @contextlib.contextmanager
@@ -170,7 +168,7 @@ def read(workdir: Path, kind: Kind, step: int) -> Checkpoint:
 def _reason(error: BaseException, folder: Path) -> str:
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{Path(error.filename).name} is missing"
-    return (str(error).splitlines() or [type(error).__name__])[0].replace(f"{folder}/", "")
+    return first_line(error).replace(f"{folder}/", "")
 
 
 def newest(workdir: Path, kind: Kind, aside: bool) -> Checkpoint | None:
@@ -225,7 +223,7 @@ def _tell(workdir: Path, kind: Kind, damaged: dict[int, str], aside: bool, then:
     for step, reason in damaged.items():
         there = (workdir / FOLDER / kind / str(step)).exists()
         moved = f", moved to {FOLDER}/{_move(workdir, kind, step, reason)}" if aside and there else ""
-        print(f"warning: checkpoint {kind}/{step} is damaged ({reason}){moved}; {then}", file=sys.stderr, flush=True)
+        warn(f"checkpoint {kind}/{step} is damaged ({reason}){moved}; {then}")
 
 
 def _move(workdir: Path, kind: Kind, step: int, reason: str) -> str:

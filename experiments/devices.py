@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import UsageError
+from experiments.errors import UsageError, first_line
 
 Device = Any  # a jax.Device; importing jax takes half a second, which a wrong command line need not wait for
 
@@ -33,7 +33,7 @@ def start() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
         asked = os.environ.get("JAX_PLATFORMS")
-        reason = _first_line(error) if str(error) else "it is not installed, or has no device"
+        reason = first_line(error) if str(error) else "it is not installed, or has no device"
         raise UsageError(f"JAX cannot start{f' with JAX_PLATFORMS={asked}' if asked else ''}: {reason}") from None
 
 
@@ -52,7 +52,7 @@ def configure() -> None:
     try:
         import jax
     except (ValueError, TypeError) as error:  # JAX reads its variables when it is imported
-        raise UsageError(f"a JAX_ variable of the environment is wrong: {_first_line(error)}") from None
+        raise UsageError(f"a JAX_ variable of the environment is wrong: {first_line(error)}") from None
     if forced is None and _NUMBER not in os.environ:
         jax.config.update("jax_num_cpu_devices", cores())
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
@@ -60,10 +60,6 @@ def configure() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "attn" / "compiled"))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def chosen(count: int | None) -> tuple[Device, ...]:
@@ -91,7 +87,10 @@ def chosen(count: int | None) -> tuple[Device, ...]:
 
 def described(devices: Sequence[Device]) -> str:
     """Returns for example "2 CPU devices (x86_64)"."""
-    kind, name = devices[0].device_kind, devices[0].platform.upper()
-    if devices[0].platform == "cpu":
-        kind = platform.processor() or platform.machine()
-    return f"{len(devices)} {name} device{'s' if len(devices) > 1 else ''} ({kind})"
+    name = devices[0].platform.upper()
+    return f"{len(devices)} {name} device{'s' if len(devices) > 1 else ''} ({kind(devices[0])})"
+
+
+def kind(device: Device) -> str:
+    """Returns the model of a device; for a CPU, of which JAX says nothing, its architecture."""
+    return platform.processor() or platform.machine() if device.platform == "cpu" else device.device_kind

@@ -1,4 +1,6 @@
-"""Errors that the user is told in one line, each with its exit code."""
+"""Errors that the user is told in one line, each with its exit code, and warnings."""
+
+import sys
 
 
 class Refusal(Exception):
@@ -17,3 +19,13 @@ class DataError(Refusal):
     """Data or a checkpoint is missing or damaged."""
 
     exit_code = 4
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or the name of its type: many libraries write whole pages."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def warn(text: str) -> None:
+    """Prints a warning of one line to stderr at once."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 from experiments import build, run_folder, steps
 from experiments.data.corpus import Split
-from experiments.errors import DataError
 from experiments.stopping import Signals
 
 
@@ -60,8 +59,7 @@ def evaluate(workdir: Path, split: str, checkpoint: str = "last") -> dict[str, f
     """
     run = run_folder.load(workdir, checkpoint)
     corpus = build.build_corpus(run.config)
-    if corpus.sha256 != run.corpus_sha256:
-        raise DataError(f"--workdir={workdir} was trained on another version of the corpus {run.config.data.name}")
+    run_folder.refuse_other_corpus(workdir, run.config, run.corpus_sha256, corpus)
     plan = build.build_plan(run.config, run.model, len(corpus.train.labels))
     loss, accuracy = Evaluation(plan, corpus.test() if split == "test" else corpus.validation, Signals())(
         plan.replicate(run.params)

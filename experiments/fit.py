@@ -103,9 +103,10 @@ class Fit:
     def finished(self) -> bool:
         """Returns whether the last epoch has ended, or whether `config.patience` epochs have not been better than the best."""
         rows, patience = self.position.rows, self._config.patience
-        if not rows or len(rows) >= self._config.epochs:
-            return bool(rows)
-        return patience is not None and len(rows) - best_row(rows)["epoch"] >= patience
+        if not rows:
+            return False
+        too_long = patience is not None and len(rows) - best_row(rows)["epoch"] >= patience
+        return too_long or len(rows) >= self._config.epochs
 
     def train_epoch(self, epochs: Epochs, record: Record, progress: Progress) -> None:
         """Runs the steps that are left of the current epoch."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 
 from experiments import meeting
-from experiments.errors import Refusal, UsageError
+from experiments.errors import Refusal, UsageError, first_line
 
 Result = TypeVar("Result")
 _SECONDS = 60  # in which all processes must have started
@@ -29,7 +29,7 @@ class Lost(Refusal):
     """
 
     def __init__(self, error: Exception):
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         super().__init__(f"another process of the run has gone: start all of them again, and they go on ({reason})")
 
 
@@ -65,8 +65,7 @@ def join(coordinator: str | None = None, number: int | None = None, place: int |
         jax.distributed.initialize(coordinator, number, place, initialization_timeout=_SECONDS)
     except (ValueError, RuntimeError) as error:
         where = f"--coordinator={coordinator}" if coordinator else "--distributed"
-        reason = (str(error).splitlines() or ["no reason given"])[0]
-        raise UsageError(f"{where}: the processes do not find each other: {reason}") from None
+        raise UsageError(f"{where}: the processes do not find each other: {first_line(error)}") from None
 
 
 def count() -> int:

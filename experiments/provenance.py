@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 
-from experiments import files
+from experiments import devices, files
 from experiments.errors import Refusal
 from experiments.lock import utc_now
 
@@ -42,7 +42,7 @@ class Attempt:
         self._record["last_step"] = step
         files.write_json(self._path, self._record)
 
-    def end(self, code: int | None, reason: str) -> None:
+    def end(self, code: int, reason: str) -> None:
         """Writes the line of the attempt."""
         ended = self._record | {"ended": utc_now(), "exit_code": code, "reason": reason}
         _append(self._path.with_name(ATTEMPTS), ended)
@@ -103,10 +103,9 @@ def _append(path: Path, record: dict[str, Any]) -> None:
 def software_and_device() -> dict[str, Any]:
     """Returns the versions, the device and the commit of a run ("+" if files had changed, None outside of git)."""
     device = jax.local_devices()[0]
-    kind = platform.processor() or platform.machine() if device.platform == "cpu" else device.device_kind
     return {
         "versions": {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")},
-        "device": f"{device.platform} × {jax.local_device_count()}, {kind}",
+        "device": f"{device.platform} × {jax.local_device_count()}, {devices.kind(device)}",
         "git_commit": _commit(),
     }
 

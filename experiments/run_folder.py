@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +13,9 @@ from ml_collections import ConfigDict
 
 from attn.models.classifier import Classifier
 from experiments import build, checkpoints, divergence, files, lock, position, provenance, settings
+from experiments.data.corpus import Corpus
 from experiments.data.tokenizer import Tokenizer
-from experiments.errors import DataError, UsageError
+from experiments.errors import DataError, UsageError, first_line, warn
 from experiments.settings import Config
 
 CONFIG, METRICS, RESULT, BOARD = "config.json", "metrics.jsonl", "result.json", "tensorboard"
@@ -93,6 +93,12 @@ def _refuse(what: str, there: dict[str, Any], here: dict[str, Any]) -> None:
         )
 
 
+def refuse_other_corpus(workdir: Path, config: Config, sha256: str, corpus: Corpus) -> None:
+    """Refuses a corpus that is not the one with the SHA-256 on which a run was trained. Raises DataError."""
+    if sha256 != corpus.sha256:
+        raise DataError(f"--workdir={workdir} was trained on another version of the corpus {config.data.name}")
+
+
 def open_new(workdir: Path, config: Config, tokenizer: Tokenizer) -> None:
     """Writes the config and the vocabulary, and removes how an earlier attempt has ended. Raises OSError."""
     for name in (RESULT, divergence.FILE):  # of fewer epochs, or of an attempt that goes on
@@ -140,13 +146,13 @@ def load(workdir: str | Path, checkpoint: str = "last") -> Run:
 def _warn(workdir: Path, checkpoint: str, step: int) -> None:
     """Says on stderr what is unusual about a checkpoint that is read."""
     if (workdir / divergence.FILE).exists():
-        print(f"warning: the run in {workdir} has diverged: see {divergence.FILE}", file=sys.stderr)
+        warn(f"the run in {workdir} has diverged: see {divergence.FILE}")
     if (
         checkpoint == "best"
         and (best := checkpoints.read_newest(workdir, "last").meta["best_step"]) is not None
         and step < best
     ):
-        print(f"warning: the best checkpoint of {workdir} was that of step {best}: step {step} is used", file=sys.stderr)
+        warn(f"the best checkpoint of {workdir} was that of step {best}: step {step} is used")
 
 
 def read_config(workdir: Path) -> Config:
@@ -193,7 +199,7 @@ def read_rows(workdir: Path) -> list[dict[str, Any]]:
 
 
 def _damaged(workdir: Path, error: Exception) -> DataError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = first_line(error)
     if isinstance(error, KeyError):
         reason = f"{reason} is missing"
     return DataError(f"--workdir={workdir} is damaged: {reason}")

@@ -1,7 +1,6 @@
 """When a run is saved: every so many steps, or as often as saving takes a hundredth of the time."""
 
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import jax
 
 from experiments import checkpoints, position
 from experiments.data.corpus import Corpus
-from experiments.errors import Refusal
+from experiments.errors import Refusal, warn
 from experiments.lock import Held
 from experiments.position import Position
 from experiments.provenance import Attempt
@@ -76,11 +75,7 @@ class Saver:
             self._next = time.monotonic() + _LEAST_SECONDS
             if self._failures == _FAILURES:
                 raise OSError(f"no checkpoint can be saved: {error}") from None
-            print(
-                f"warning: the checkpoint of step {at.step} is not saved, training goes on: {error}",
-                file=sys.stderr,
-                flush=True,
-            )
+            warn(f"the checkpoint of step {at.step} is not saved, training goes on: {error}")
 
     def _prune(self, at: Position) -> None:
         """Keeps the newest two of each kind. Later ones are of a future that was given up, for example on other devices."""

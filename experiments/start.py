@@ -38,8 +38,7 @@ def _check(config: Config, corpus: Corpus, workdir: Path, found: Checkpoint) -> 
     if config.epochs < len(found.meta["rows"]):
         done = len(found.meta["rows"])
         raise UsageError(f"config.epochs={config.epochs} must be at least {done}: so many are done in {workdir}")
-    if found.meta["corpus_sha256"] != corpus.sha256:
-        raise DataError(f"--workdir={workdir} was trained on another version of the corpus {config.data.name}")
+    run_folder.refuse_other_corpus(workdir, config, found.meta["corpus_sha256"], corpus)
 
 
 def _best_params(workdir: Path, step: int) -> Any:

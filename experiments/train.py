@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 
 from experiments import build, devices, processes, record, result, run_folder, saving, settings
 from experiments.divergence import FILE, Diverged
-from experiments.errors import DataError, Refusal
+from experiments.errors import DataError, Refusal, first_line, warn
 from experiments.fit import Fit
 from experiments.init_from import from_another_run
 from experiments.lock import Held
@@ -87,7 +86,7 @@ def train(config: Config, workdir: Path, label: str, progress: Progress | None =
 
 def _told(error: Exception, config: Config) -> Exception:
     """Returns what the user is told of an error of the devices, or the error itself, which is then one of ours."""
-    reason = str(error).partition("\n")[0]
+    reason = first_line(error)
     if "RESOURCE_EXHAUSTED" in reason:
         return Refusal(
             f"out of memory at config.batch_size={config.batch_size}: a smaller one needs less (see train --dry_run); "
@@ -105,5 +104,5 @@ def _claim(claims: contextlib.ExitStack, workdir: Path, config: Config) -> tuple
     try:
         return held, run_folder.read_result(workdir) if run_folder.is_finished(workdir, config) else None
     except DataError as error:
-        print(f"warning: {error}; it is made again", file=sys.stderr, flush=True)
+        warn(f"{error}; it is made again")
         return held, None
