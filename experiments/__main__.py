@@ -15,8 +15,8 @@ for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a terminal without "━" must not end a run
 
 try:
-    from experiments.commands import TRAINING, main
-    from experiments.stopping import INTERRUPTED, PREEMPTED
+    from experiments.command_line.commands import TRAINING, main
+    from experiments.machine.stopping import INTERRUPTED, PREEMPTED
 except ModuleNotFoundError as error:
     top = str(error.name).partition(".")[0]
     if top in ("experiments", "attn"):

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.data import tokenizer
 from experiments.data.tokenizer import Tokenizer
-from experiments.run_folder import Run
+from experiments.storage.run_folder import Run
 
 LABELS = ("neg", "pos")
 BATCH_SIZE = 64

@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import predict, report, run_folder, settings, train
+from experiments import predict, settings
 from experiments.data import verdicts
 from experiments.data.verdicts import Review
-from experiments.metrics import BriefProgress
+from experiments.report import tables
+from experiments.report.curves import Rows, draw_lines
+from experiments.storage import run_folder
+from experiments.training import train
+from experiments.training.metrics import BriefProgress
 
 DURATION = "one to two minutes on two idle CPU cores"
 HALF = 0.5  # the accuracy of every model without positions
@@ -147,13 +151,13 @@ def _answers(reviews: Sequence[Review], answers: Mapping[Model, Sequence[str]], 
     for model, said in answers.items():
         cells = [f"{word}, {'right' if word == label else 'wrong'}" for word, label in zip(said, labels, strict=True)]
         rows.append([model.name, *cells, f"{results[model]['test_accuracy']:.3f}"])
-    return "\n".join([*lines, "", report.table(["model", *letters, "test accuracy"], rows)])
+    return "\n".join([*lines, "", tables.markdown(["model", *letters, "test accuracy"], rows)])
 
 
-def draw(folder: Path, curves: Mapping[Model, report.Rows]) -> None:
+def draw(folder: Path, curves: Mapping[Model, Rows]) -> None:
     """Draws `curves.png` and `curves.svg`: validation accuracy by epoch, each line with its name beside it."""
     title = "Only a model that knows where each word stands can tell a review from its anagram"
     rising = {model.name: rows for model, rows in curves.items() if model.learns}
     flat = {model.page: rows for model, rows in curves.items() if not model.learns}
     note = f"{', '.join(flat)}\nwithout positions: {HALF:.3f}, the most that\nis possible without the order of the words"
-    report.draw_lines(folder, title, rising, list(flat.values()), note)
+    draw_lines(folder, title, rising, list(flat.values()), note)

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import files, report, run_folder, settings, train
+from experiments import settings
 from experiments.errors import DataError
-from experiments.metrics import duration
+from experiments.report import curves, tables
 from experiments.settings import Config
+from experiments.storage import files, run_folder
+from experiments.training import train
+from experiments.training.metrics import duration
 
 LEDGER = Path(__file__).parent.parent / "docs" / "reproduction"
 MARGINS = {"val_loss": 0.02, "val_accuracy": 0.005}  # the band is widened by so many nats, and by this accuracy
@@ -51,7 +54,7 @@ def reproduce(workdir: Path, seeds: int, data_dir: str | None, ledger: Path = LE
         runs[run.model].append(_finish(run))
     blog = read_blog(ledger / "blog_curves.csv")
     workdir.mkdir(parents=True, exist_ok=True)
-    report.draw_curves(workdir, {model: [run.rows for run in done[:seeds]] for model, done in runs.items()}, blog)
+    curves.draw_curves(workdir, {model: [run.rows for run in done[:seeds]] for model, done in runs.items()}, blog)
     table = summary(runs, blog)
     (workdir / "table.md").write_text(table + "\n")
     print(f"\n{table}\n\nThe curves are in {workdir / 'curves.png'}.")
@@ -114,7 +117,7 @@ def read_blog(path: Path) -> dict[str, list[dict[str, float]]]:
     return blog
 
 
-def epochs_inside(curve: report.Rows, seeds: Sequence[report.Rows]) -> int:
+def epochs_inside(curve: curves.Rows, seeds: Sequence[curves.Rows]) -> int:
     """Counts the epochs at which a curve lies in the band of the seeds.
 
     Args:
@@ -155,7 +158,7 @@ def summary(runs: dict[str, list[Finished]], blog: dict[str, list[dict[str, floa
     lines.append(["all", *[""] * 5, *_inside(total)])
     seed = len(next(iter(runs.values()))) - 1
     header = ["validation accuracy, %", "blog, final", "ours, final", "blog, best", "ours, best", "ours, test"]
-    return report.table([*header, "blog inside", f"our seed {seed} inside"], lines)
+    return tables.markdown([*header, "blog inside", f"our seed {seed} inside"], lines)
 
 
 def _mean(values: Sequence[float]) -> str:

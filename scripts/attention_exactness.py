@@ -18,7 +18,7 @@ import numpy as np
 from cases import CASES
 from test_attend import IMPLEMENTATIONS, errors
 
-from experiments import report
+from experiments.report import tables
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
                     cells.append(f"{value:.0e} · {gradient:.0e}")
         rows.append(cells)
     print(f"jax {jax.__version__}, numpy {np.__version__}, {jax.default_backend()}: output · worst gradient\n")
-    print(report.table(["case", *(f"{name}, {bits}" for bits in ("f32", "f64") for name in IMPLEMENTATIONS)], rows))
+    print(tables.markdown(["case", *(f"{name}, {bits}" for bits in ("f32", "f64") for name in IMPLEMENTATIONS)], rows))
 
 
 if __name__ == "__main__":

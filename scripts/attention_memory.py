@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import attn
-from experiments import report
+from experiments.report import tables
 
 HEADS, HEAD_DIM, LONGEST = 8, 64, 16_384
 LENGTHS = (1_024, 4_096, LONGEST)
@@ -111,7 +111,7 @@ def main() -> None:
                 direction = "forward + backward" if backward else "forward"
                 rows.append([case, implementation, direction, *(f"{size / MIB:.1f}" for size in sizes), *growth])
     print(f"jax {jax.__version__}, {jax.default_backend()}; B 1, N {HEADS}, H {HEAD_DIM}, float32\n")
-    print(report.table(["MiB", "implementation", "", *(f"{n:,}" for n in LENGTHS), "1st × 4", "2nd × 4"], rows))
+    print(tables.markdown(["MiB", "implementation", "", *(f"{n:,}" for n in LENGTHS), "1st × 4", "2nd × 4"], rows))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
 
-from experiments import devices, report
+from experiments.machine import devices
+from experiments.report import tables
 from scripts import attention_contenders as contenders
 from scripts import floor
 from scripts.attention_contenders import Sizes, Step
@@ -67,7 +68,7 @@ def main() -> None:
     if machine is not None:
         print(floor.describe(machine))
         header.append("share of the floor")
-    print("\n" + report.table(header, rows))
+    print("\n" + tables.markdown(header, rows))
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

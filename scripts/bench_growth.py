@@ -22,7 +22,10 @@ import numpy as np
 from jax import lax
 
 from attn.models.classifier import Classifier
-from experiments import build, devices, report, settings, steps
+from experiments import settings
+from experiments.machine import devices
+from experiments.report import tables
+from experiments.training import build, steps
 from scripts.contenders.ours import ours
 from scripts.contenders.workload import Sizes, make_workload
 from scripts.turns import WARM_UP, conditions, spread, time_in_turn
@@ -86,7 +89,7 @@ def main() -> None:
         rows += model_rows(model, tuple(arguments.counts), arguments.batch_size, arguments.length, arguments.rounds)
     sizes = f"{arguments.length} tokens, batches of {arguments.batch_size} for several models"
     print(conditions(sizes, arguments.rounds, ()))
-    print("\n" + report.table(["model", "ms per step", "median", "min", "max"], rows))
+    print("\n" + tables.markdown(["model", "ms per step", "median", "min", "max"], rows))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -31,12 +31,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax
 import jax.numpy as jnp
 
-from experiments import build, devices, lock, position, provenance, report, settings
-from experiments.fit import Epochs, Fit
-from experiments.metrics import Metrics, Progress
-from experiments.record import Written
-from experiments.saving import Saver
-from experiments.stopping import Signals
+from experiments import settings
+from experiments.machine import devices
+from experiments.machine.stopping import Signals
+from experiments.report import tables
+from experiments.storage import lock, provenance
+from experiments.storage.record import Written
+from experiments.storage.saving import Saver
+from experiments.training import build, position
+from experiments.training.fit import Epochs, Fit
+from experiments.training.metrics import Metrics, Progress
 from scripts.contenders.ours import ours
 from scripts.contenders.workload import Workload
 from scripts.turns import WARM_UP, conditions, spread, time_in_turn
@@ -197,7 +201,7 @@ def main() -> None:
             if arguments.data == "imdb":
                 rows += padding_rows(model, arguments.rounds)
     print(conditions(f"data {arguments.data}", arguments.rounds, ()))
-    print("\n" + report.table(["model", "what", "median", "min", "max"], rows))
+    print("\n" + tables.markdown(["model", "what", "median", "min", "max"], rows))
 
 
 if __name__ == "__main__":

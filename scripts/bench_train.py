@@ -4,8 +4,8 @@
     python scripts/bench_train.py --models transformer --rounds 3 --peers linen torch
     python scripts/bench_train.py --what evaluate
 
-A contender is one implementation of the model. "ours" is `experiments.steps` as the runner calls it, with one virtual CPU
-device per core. "linen" is flax.linen with `optax.adam` and the whole batch under one `jax.jit`. "keras-tensorflow" and
+A contender is one implementation of the model. "ours" is `experiments.training.steps` as the runner calls it, with one virtual
+CPU device per core. "linen" is flax.linen with `optax.adam` and the whole batch under one `jax.jit`. "keras-tensorflow" and
 "keras-jax" are Keras 3 layers through `fit` and `evaluate`, with Keras' defaults. "torch" and "torch-compiled" use
 `scaled_dot_product_attention`, eagerly and through `torch.compile`. See `scripts/contenders/`.
 
@@ -24,7 +24,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments import devices, report, settings
+from experiments import settings
+from experiments.machine import devices
+from experiments.report import tables
 from scripts import floor
 from scripts.contenders import processes
 from scripts.contenders.processes import CONTENDERS
@@ -92,7 +94,7 @@ def main() -> None:
         "share of the floor",
         "first turn, s",
     ]
-    print("\n" + report.table(header, rows))
+    print("\n" + tables.markdown(header, rows))
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -22,8 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax
 import numpy as np
 
-from experiments import build, devices, position, processes, report, settings, steps
-from experiments.steps import Batches
+from experiments import settings
+from experiments.machine import devices, processes
+from experiments.report import tables
+from experiments.training import build, position, steps
+from experiments.training.steps import Batches
 
 COUNTS = (1, 2, 8)
 PROCESSES, DEVICES = 2, 2
@@ -130,7 +133,7 @@ def main() -> None:
     found = all_outcomes(arguments.epochs, arguments.examples)
     reference = found.pop("1 devices")
     rows = [[name, *(f"{value:.1e}" for value in differences(each, reference))] for name, each in found.items()]
-    print(report.table(["against one device", "loss", "gradient", f"curve of {arguments.epochs} epochs"], rows))
+    print(tables.markdown(["against one device", "loss", "gradient", f"curve of {arguments.epochs} epochs"], rows))
     return None
 
 

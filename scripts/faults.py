@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments import report
+from experiments.report import tables
 from scripts.injections.row import Row
 
 COUNTS = {
@@ -81,7 +81,7 @@ def main() -> None:
         rows.append(in_a_process(name, count, arguments.seed, arguments.folder))
         print(f"{rows[-1].fault}: {rows[-1].held} of {rows[-1].injected}; {rows[-1].note}", file=sys.stderr, flush=True)
     cells = [[row.fault, row.required, f"{row.injected:,}", f"{row.held:,}", row.note] for row in rows]
-    print(report.table(["fault", "what must happen", "injected", "held", "seen"], cells))
+    print(tables.markdown(["fault", "what must happen", "injected", "held", "seen"], cells))
     sys.exit(not all(row.passed for row in rows))
 
 

@@ -28,7 +28,9 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from attn.models.classifier import ClassifierConfig
-from experiments import devices, report, settings
+from experiments import settings
+from experiments.machine import devices
+from experiments.report import tables
 from scripts.contenders.workload import Sizes, make_workload
 
 # The sizes for `measure`, by platform: the side of the square matrices, and how many exponentials are computed how many times;
@@ -135,7 +137,7 @@ def main() -> None:
     sizes = Sizes(512, 256, 1)
     rows = [_row(name, what, sizes, machine) for name in settings.MODELS for what in ("train", "evaluate")]
     header = ["batch 512, 256 tokens", "what", "GFLOP", "million exponentials", "MB", "floor, ms"]
-    print("\n" + report.table(header, rows))
+    print("\n" + tables.markdown(header, rows))
 
 
 def _row(name: str, what: str, sizes: Sizes, machine: Machine) -> list[str]:

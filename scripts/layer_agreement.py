@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pytest
 
-from experiments import report
+from experiments.report import tables
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 LIBRARIES = {
@@ -56,7 +56,7 @@ def main() -> None:
     modules = {name: importlib.import_module(name).__version__ for name in ("jax", "flax", "keras", "torch", "numpy")}
     versions = {"python": platform.python_version(), **modules}
     print(", ".join(f"{name} {version}" for name, version in versions.items()) + f"; {len(recorder.rows)} cases\n")
-    print(report.table(["library", "test", "case", "values", "gradients"], recorder.rows))
+    print(tables.markdown(["library", "test", "case", "values", "gradients"], recorder.rows))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import devices, report, run_folder, settings, train
+from experiments import settings
+from experiments.machine import devices
+from experiments.report import tables
+from experiments.report.curves import Rows
+from experiments.storage import run_folder
+from experiments.training import train
 
 PAGES, DTYPES = ("transformer", "single_head"), ("float32", "bfloat16")
 
@@ -30,12 +35,12 @@ def config_of(page: str, dtype: str, seed: int) -> settings.Config:
     return config
 
 
-def cells(name: str, accuracies: list[float], curves: list[report.Rows]) -> list[str]:
+def cells(name: str, accuracies: list[float], curves: list[Rows]) -> list[str]:
     shown = (f"{value:.3f}" for value in (statistics.mean(accuracies), min(accuracies), max(accuracies)))
     return [name, *shown, f"{min(row['step_milliseconds'] for rows in curves for row in rows):.2f}"]
 
 
-def draw(path: Path, curves: Mapping[str, list[report.Rows]]) -> None:
+def draw(path: Path, curves: Mapping[str, list[Rows]]) -> None:
     """One panel for each model; a thick line is the mean of the seeds, and a thin line one of them."""
     figure = Figure(figsize=(8, 3), layout="constrained")
     for axes, page in zip(figure.subplots(1, len(PAGES)), PAGES, strict=True):
@@ -58,7 +63,7 @@ def main() -> None:
     options = parser.parse_args()
     devices.start()
     accuracies: dict[str, list[float]] = {}
-    curves: dict[str, list[report.Rows]] = {}
+    curves: dict[str, list[Rows]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for page, seed, dtype in itertools.product(PAGES, range(options.seeds), DTYPES):
             name, workdir = f"{page}, {dtype}", Path(folder) / f"{page}-{dtype}-{seed}"
@@ -67,7 +72,7 @@ def main() -> None:
             curves.setdefault(name, []).append(run_folder.read_rows(workdir))
     draw(options.figure, curves)
     header = [f"{options.seeds} seeds", "test accuracy", "lowest", "highest", "ms a step, fastest epoch"]
-    print("\n" + report.table(header, [cells(name, accuracies[name], curves[name]) for name in curves]))
+    print("\n" + tables.markdown(header, [cells(name, accuracies[name], curves[name]) for name in curves]))
 
 
 if __name__ == "__main__":

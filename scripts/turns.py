@@ -9,7 +9,7 @@ from importlib import metadata
 
 import jax
 
-from experiments.provenance import software_and_device
+from experiments.storage.provenance import software_and_device
 
 WARM_UP = 2  # rounds that are not counted; everything is compiled in the first
 

@@ -19,8 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from experiments import devices, quickstart, report, settings, train
+from experiments import quickstart, settings
 from experiments.data import verdicts
+from experiments.machine import devices
+from experiments.report import tables
+from experiments.training import train
 
 
 def bag_of_words(seed: int) -> float:
@@ -52,7 +55,7 @@ def main() -> None:
     configs = {model.name: model.config() for model in quickstart.MODELS}
     configs["transformer_positional"] = settings.load_page("transformer_positional", "verdicts")
     rows += [row(name, [classifier(config, seed) for seed in seeds]) for name, config in configs.items()]
-    print("\n" + report.table([f"test accuracy, {len(seeds)} seeds", "mean", "min", "max"], rows))
+    print("\n" + tables.markdown([f"test accuracy, {len(seeds)} seeds", "mean", "min", "max"], rows))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ import jax
 import numpy as np
 import tiny
 
-from experiments import build, devices, position, settings, steps
+from experiments import settings
+from experiments.machine import devices
+from experiments.training import build, position, steps
 
 
 def main(path: str) -> None:

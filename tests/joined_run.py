@@ -13,7 +13,9 @@ from pathlib import Path
 
 import tiny
 
-from experiments import build, commands, fit, processes
+from experiments.command_line import commands
+from experiments.machine import processes
+from experiments.training import build, fit
 
 
 def main(phase: str, port: str, index: int, workdir: Path) -> None:

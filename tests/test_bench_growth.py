@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from attn.models.classifier import Classifier
-from experiments import build, steps
+from experiments.training import build, steps
 from scripts import bench_growth
 from scripts.contenders.workload import Sizes, make_workload
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 import tiny
 
-from experiments import build
 from experiments.data.tokenizer import Tokenizer
+from experiments.training import build
 from scripts import bench_runner
 from scripts.contenders.workload import Contender
 

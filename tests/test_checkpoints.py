@@ -9,8 +9,8 @@ import pytest
 import tiny
 
 import experiments
-from experiments import checkpoints, run_folder
 from experiments.errors import DataError, UsageError
+from experiments.storage import checkpoints, run_folder
 
 ARRAYS = {
     "params": {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": {"c": np.ones(5, np.float32)}},

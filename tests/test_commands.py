@@ -11,24 +11,15 @@ from pathlib import Path
 import pytest
 import tiny
 
-from experiments import (
-    build,
-    commands,
-    devices,
-    dry_run,
-    files,
-    lock,
-    metrics,
-    processes,
-    quickstart,
-    reproduce,
-    run_folder,
-    settings,
-    train,
-)
+from experiments import quickstart, reproduce, settings
+from experiments.command_line import commands
+from experiments.cost import dry_run
 from experiments.data import imdb_location, verdicts
 from experiments.errors import DataError
-from experiments.stopping import Stopped
+from experiments.machine import devices, processes
+from experiments.machine.stopping import Stopped
+from experiments.storage import files, lock, run_folder
+from experiments.training import build, metrics, train
 
 FIELDS = (
     "the fields are seed, epochs, batch_size, patience, init_from, optimizer, learning_rate, schedule, warmup_steps, "
@@ -441,7 +432,7 @@ def test_a_busy_folder_is_refused_before_jax_is_imported(tmp_path: Path):
     with lock.hold(workdir):
         done = subprocess.run(command, cwd=tiny.ROOT, env=environment, capture_output=True)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
-    assert "experiments.lock" in imported
+    assert "experiments.storage.lock" in imported
     assert not {"jax", "numpy", "ml_collections"} & imported
     said = done.stderr.decode().splitlines()[-1]
     assert said.startswith(f"error: --workdir={workdir} is in use by process {os.getpid()} on ")

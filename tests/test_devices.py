@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import tiny
 
-from experiments import devices, predict, run_folder
+from experiments import predict
 from experiments.errors import UsageError
+from experiments.machine import devices
+from experiments.storage import run_folder
 
 FORCED = "--xla_force_host_platform_device_count"
 

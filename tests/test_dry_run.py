@@ -10,7 +10,10 @@ import jax
 import pytest
 import tiny
 
-from experiments import build, command_flags, dry_run, flops, position, settings, steps
+from experiments import settings
+from experiments.command_line import command_flags
+from experiments.cost import dry_run, flops
+from experiments.training import build, position, steps
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

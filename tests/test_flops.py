@@ -10,7 +10,8 @@ from jax import lax
 
 import attn
 from attn.models.classifier import Classifier
-from experiments import flops, settings
+from experiments import settings
+from experiments.cost import flops
 
 X, Y = jnp.ones((3, 5)), jnp.ones((5, 7))
 
@@ -253,7 +254,7 @@ def test_gradients_of_tiles_count_what_is_computed_again():
 
 def test_devices_share_the_work():
     """The gradient of a batch on two devices is as many operations as on one, but for their sum."""
-    from experiments import steps
+    from experiments.training import steps
 
     config = settings.load_page("transformer", "imdb")
     model = Classifier(settings.model_config(config, vocabulary_size=30, max_length=6))

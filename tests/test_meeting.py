@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from experiments import meeting
 from experiments.errors import UsageError
+from experiments.machine import meeting
 
 SECONDS = 20.0  # enough for every meeting that comes about
 

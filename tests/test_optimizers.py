@@ -6,8 +6,9 @@ import optax
 import pytest
 
 import attn
-from experiments import build, settings
+from experiments import settings
 from experiments.errors import UsageError
+from experiments.training import build
 
 
 @pytest.mark.parametrize(

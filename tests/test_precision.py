@@ -20,7 +20,8 @@ from attn.layers.dense import Dense
 from attn.layers.initializers import glorot_uniform
 from attn.models.classifier import Classifier, ClassifierConfig
 from attn.positions import KINDS
-from experiments import build, settings, steps
+from experiments import settings
+from experiments.training import build, steps
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 PAGES = {"attention": "single_head", "multi_head": "multi_head", "transformer": "transformer"}

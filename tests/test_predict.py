@@ -14,7 +14,10 @@ import pytest
 import tiny
 
 import experiments
-from experiments import commands, evaluation, predict, run_folder
+from experiments import predict
+from experiments.command_line import commands
+from experiments.storage import run_folder
+from experiments.training import evaluation
 
 KEYS = ["label", "probability", "tokens", "out_of_vocabulary"]
 

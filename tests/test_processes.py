@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import tiny
 
-from experiments import processes, run_folder
 from experiments.errors import UsageError
+from experiments.machine import processes
+from experiments.storage import run_folder
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

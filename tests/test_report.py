@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import report
+from experiments.report import curves, tables
 
 
 def rows(*losses: float) -> list[dict[str, float]]:
@@ -16,7 +16,7 @@ def rows(*losses: float) -> list[dict[str, float]]:
 
 
 def test_table():
-    written = report.table(["model", "loss"], [["one", "0.25"], ["a longer one", "10.5"], ["", ""]])
+    written = tables.markdown(["model", "loss"], [["one", "0.25"], ["a longer one", "10.5"], ["", ""]])
     assert written == (
         "| model        | loss |\n"
         "|--------------|-----:|\n"
@@ -27,12 +27,12 @@ def test_table():
 
 
 def test_table_without_rows():
-    assert report.table(["model", "loss"], []) == "| model | loss |\n|-------|-----:|"
+    assert tables.markdown(["model", "loss"], []) == "| model | loss |\n|-------|-----:|"
 
 
 def test_table_refuses_a_ragged_row():
     with pytest.raises(ValueError, match="shorter"):
-        report.table(["model", "loss"], [["one", "2", "3"]])
+        tables.markdown(["model", "loss"], [["one", "2", "3"]])
 
 
 @pytest.mark.parametrize("runs", [{"one": [rows(0.3)]}, {"one": [rows(0.3, 0.2), rows(0.4, 0.1)], "two": [rows(0.2, 0.1)]}])
@@ -41,7 +41,7 @@ def test_curves_are_the_same_bytes_from_the_same_rows(runs: dict, tmp_path: Path
     folders = [tmp_path / name for name in "abc"]
     for folder, values in zip(folders, (runs, runs, {"one": [rows(0.31)]}), strict=True):
         folder.mkdir()
-        report.draw_curves(folder, values, blog)
+        curves.draw_curves(folder, values, blog)
     for name in ("curves.png", "curves.svg"):
         first, again, other = ((folder / name).read_bytes() for folder in folders)
         assert first == again
@@ -52,8 +52,8 @@ def test_curves_are_the_same_bytes_from_the_same_rows(runs: dict, tmp_path: Path
 def test_curves_show_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The mean of the seeds, their minimum to maximum, and the blog's own curve; read back from the axes."""
     figures = []
-    monkeypatch.setattr(report.Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
-    report.draw_curves(tmp_path, {"one": [rows(0.3, 0.2), rows(0.5, 0.1)], "two": [rows(0.7)]}, {"one": rows(0.35, 0.25)})
+    monkeypatch.setattr(curves.Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    curves.draw_curves(tmp_path, {"one": [rows(0.3, 0.2), rows(0.5, 0.1)], "two": [rows(0.7)]}, {"one": rows(0.35, 0.25)})
     axes = figures[0].axes
     assert [ax.get_title() for ax in axes] == ["training loss", "training accuracy", "validation loss", "validation accuracy"]
     assert [ax.get_ylabel() for ax in axes] == ["nats", "share of reviews"] * 2
@@ -71,9 +71,9 @@ def test_curves_show_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_lines_are_named_beside_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Two that end at the same height get labels that do not overlap; the flat ones share one."""
     figures = []
-    monkeypatch.setattr(report.Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    monkeypatch.setattr(curves.Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
     rising = {"one": rows(-0.3, -0.4), "two": rows(-0.2, -0.41), "three": rows(-0.1, -0.2)}
-    report.draw_lines(tmp_path, "title", rising, [rows(0.0, 0.0), rows(0.0, 0.0)], "both stay")
+    curves.draw_lines(tmp_path, "title", rising, [rows(0.0, 0.0), rows(0.0, 0.0)], "both stay")
     (axes,) = figures[0].axes
     assert [line.get_ydata()[-1] for line in axes.get_lines()] == pytest.approx([0.5, 0.5, 0.9, 0.91, 0.7])
     labels = {text.get_text(): text.xy[1] for text in axes.texts}
@@ -86,5 +86,5 @@ def test_lines_are_named_beside_their_ends(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_svg_names_no_date_and_no_machine(tmp_path: Path):
-    report.draw_curves(tmp_path, {"one": [rows(0.3, 0.2)]})
+    curves.draw_curves(tmp_path, {"one": [rows(0.3, 0.2)]})
     assert not re.search(r"<dc:date>", (tmp_path / "curves.svg").read_text())

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import tiny
 
-from experiments import files, reproduce, run_folder, settings, train
+from experiments import reproduce, settings
 from experiments.errors import DataError, UsageError
+from experiments.storage import files, run_folder
+from experiments.training import train
 
 
 def curve(*points: tuple[float, float]) -> list[dict[str, Any]]:

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import tiny
 
-from experiments import checkpoints, fit, lock, provenance, run_folder, stopping
-from experiments.saving import Saver
+from experiments.machine import stopping
+from experiments.storage import checkpoints, lock, provenance, run_folder
+from experiments.storage.saving import Saver
+from experiments.training import fit
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 STEP = "--config.steps_per_call=1"

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from attn.positions import KINDS
-from experiments import build, commands, files, run_folder, settings
+from experiments import settings
+from experiments.command_line import commands
 from experiments.errors import DataError, UsageError
+from experiments.storage import files, run_folder
+from experiments.training import build
 
 OPTIONAL = (
     "steps_per_call", "data.dir", "data.vocabulary_size", "data.max_length", "patience", "devices", "checkpoint_every",

@@ -11,7 +11,8 @@ import pytest
 
 import attn
 from attn.models.classifier import Classifier
-from experiments import settings, steps
+from experiments import settings
+from experiments.training import steps
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 EXAMPLES, LENGTH, BATCH = 11, 6, 5

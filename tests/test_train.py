@@ -13,8 +13,11 @@ import tiny
 
 import experiments
 from attn.models.classifier import Classifier
-from experiments import build, commands, evaluation, metrics, run_folder, settings, steps, train
+from experiments import settings
+from experiments.command_line import commands
 from experiments.errors import DataError, UsageError
+from experiments.storage import run_folder
+from experiments.training import build, evaluation, metrics, steps, train
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")  # as `tiny.train`, so that bits can be compared
 COLUMNS = (

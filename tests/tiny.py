@@ -9,9 +9,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import build, commands
+from experiments.command_line import commands
 from experiments.data import verdicts
 from experiments.data.corpus import Corpus, Split
+from experiments.training import build
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"train": 90, "validation": 31, "test": 33}  # pairwise different, and no multiple of the batch size

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.data import imdb_archive, imdb_location
 from experiments.errors import DataError
-from experiments.files import no_leftovers
+from experiments.storage.files import no_leftovers
 
 CONNECT_SECONDS = 10
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
-from experiments.checksum import file_sha256
+from experiments.data.checksum import file_sha256
 from experiments.errors import DataError
 
 SPLITS = ("train", "test")

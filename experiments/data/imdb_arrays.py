@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments import files
-from experiments.checksum import file_sha256
 from experiments.data import imdb, imdb_archive, imdb_location, tokenizer
+from experiments.data.checksum import file_sha256
 from experiments.data.corpus import Corpus, Split
 from experiments.data.tokenizer import Tokenizer
 from experiments.errors import DataError
+from experiments.storage import files
 
 FORMAT = 1  # raise it when the same archive and settings give different arrays
 VOCABULARY_SIZE, MAX_LENGTH = 10_000, 256

@@ -1,10 +1,11 @@
-"""The programs of `experiments.steps`, compiled as the runner compiles them, with one virtual CPU device per core."""
+"""The programs of `experiments.training.steps`, compiled as the runner compiles them, with one virtual CPU device per core."""
 
 import jax
 import numpy as np
 
 from attn.models.classifier import Classifier
-from experiments import build, devices, steps
+from experiments.machine import devices
+from experiments.training import build, steps
 from scripts.contenders.workload import Contender, Workload
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from attn.models.classifier import ClassifierConfig
-from experiments import devices
+from experiments.machine import devices
 from scripts.contenders.workload import Contender, Workload, output_dim
 
 torch: Any = importlib.import_module("torch")  # part of the extra "peers"

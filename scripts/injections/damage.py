@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from attn import parity
-from experiments import checkpoints
 from experiments.data import imdb_arrays
 from experiments.errors import DataError
+from experiments.storage import checkpoints
 from scripts.injections import short_runs
 from scripts.injections.row import Row
 

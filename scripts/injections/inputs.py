@@ -13,9 +13,12 @@ import tiny
 from test_imdb_archive import HOSTILE
 from test_settings import TYPED
 
-from experiments import build, commands, predict, run_folder
+from experiments import predict
+from experiments.command_line import commands
 from experiments.data import imdb
 from experiments.errors import DataError
+from experiments.storage import run_folder
+from experiments.training import build
 from scripts.injections import short_runs
 from scripts.injections.row import Row
 

@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from experiments import checkpoints
+from experiments.storage import checkpoints
 from scripts.injections import short_runs
 from scripts.injections.row import Row
 

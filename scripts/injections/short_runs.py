@@ -19,8 +19,10 @@ import orbax.checkpoint
 import tensorboardX
 import tiny
 
-from experiments import build, checkpoints, commands, run_folder
-from experiments import train as _train
+from experiments.command_line import commands
+from experiments.storage import checkpoints, run_folder
+from experiments.training import build
+from experiments.training import train as _train
 
 PRELOADED = (orbax.checkpoint, tensorboardX, _train)  # so that a forked process need not import them
 FLAGS = (*tiny.FLAGS, "--config.steps_per_call=1", "--config.checkpoint_every=1")

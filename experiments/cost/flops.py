@@ -13,8 +13,8 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from experiments.folding import Constant, Known, constant_of, look_up, same_as
-from experiments.operations import Flops, of_equation, shape_of, type_of
+from experiments.cost.folding import Constant, Known, constant_of, look_up, same_as
+from experiments.cost.operations import Flops, of_equation, shape_of, type_of
 
 __all__ = ["Flops", "count"]
 

@@ -22,10 +22,10 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from experiments import processes
-from experiments.checksum import file_sha256
+from experiments.data.checksum import file_sha256
 from experiments.errors import DataError, UsageError, first_line, warn
-from experiments.files import read_object, sync, write_json
+from experiments.machine import processes
+from experiments.storage.files import read_object, sync, write_json
 
 Kind = Literal["last", "best"]
 KINDS: tuple[Kind, ...] = ("last", "best")

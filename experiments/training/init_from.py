@@ -6,11 +6,12 @@ from typing import Any
 import jax
 import jax.tree_util as tree
 
-from experiments import run_folder, steps
 from experiments.data.corpus import Corpus
 from experiments.errors import DataError, UsageError
-from experiments.metrics import Progress
-from experiments.position import Position
+from experiments.storage import run_folder
+from experiments.training import steps
+from experiments.training.metrics import Progress
+from experiments.training.position import Position
 
 _OF_WORDS = "embedding"  # the module whose rows belong to the words of the vocabulary
 

@@ -17,9 +17,10 @@ from typing import Any
 
 import jax
 
-from experiments import devices, files
 from experiments.errors import Refusal
-from experiments.lock import utc_now
+from experiments.machine import devices
+from experiments.storage import files
+from experiments.storage.lock import utc_now
 
 ATTEMPTS, RUNNING = "provenance.jsonl", "attempt.json"
 _KILLED = "it left no record: its process was killed, or the machine stopped"

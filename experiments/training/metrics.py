@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from experiments import files, run_folder
-from experiments.steps import Sums
+from experiments.storage import files, run_folder
+from experiments.training.steps import Sums
 
 _WITH_EVALUATION = 1.2  # an epoch's training and evaluation over its training alone, on IMDB
 

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from experiments import meeting
 from experiments.errors import Refusal, UsageError, first_line
+from experiments.machine import meeting
 
 Result = TypeVar("Result")
 _SECONDS = 60  # in which all processes must have started

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import jax
 
-from experiments import checkpoints, position
 from experiments.data.corpus import Corpus
 from experiments.errors import Refusal, warn
-from experiments.lock import Held
-from experiments.position import Position
-from experiments.provenance import Attempt
 from experiments.settings import Config
+from experiments.storage import checkpoints
+from experiments.storage.lock import Held
+from experiments.storage.provenance import Attempt
+from experiments.training import position
+from experiments.training.position import Position
 
 _SHARE = 0.01  # of the time
 _LEAST_SECONDS = 2.0  # between two checkpoints, so that a run of small steps does not wear out its disk

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.extend.core import JaxprEqn, Literal
 
-from experiments.operations import type_of
+from experiments.cost.operations import type_of
 
 _VALUES: dict[str, Callable | None] = {  # by primitive that is folded: what gives the value; None if that is not followed
     **dict.fromkeys(("broadcast_in_dim", "reshape", "squeeze", "convert_element_type"), lambda value: value),

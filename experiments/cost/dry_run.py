@@ -16,9 +16,12 @@ import jax.numpy as jnp
 import rich.box
 from flax.linen.summary import tabulate
 
-from experiments import build, devices, flops, settings, steps
+from experiments import settings
+from experiments.cost import flops
 from experiments.data.corpus import Corpus
+from experiments.machine import devices
 from experiments.settings import Config
+from experiments.training import build, steps
 
 _WIDTH = 110  # columns of the table of parameters
 _OPTION = re.compile(r"\s*(- )?\w+: (None|True|False)")  # a row of the table for an argument of a layer that is no array

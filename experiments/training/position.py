@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import settings, steps
+from experiments import settings
 from experiments.data.corpus import Corpus
 from experiments.errors import DataError
 from experiments.settings import Config
+from experiments.training import steps
 
 
 class Best(NamedTuple):

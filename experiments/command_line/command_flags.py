@@ -127,7 +127,7 @@ def _defined(defaults: Defaults) -> flags.FlagValues:
 def _example_page() -> Path:
     """Returns the path of a page that exists, whatever the working directory is."""
     page = Path("configs", "single_head.py")
-    return page if page.is_file() else Path(__file__).parent.parent / page
+    return page if page.is_file() else Path(__file__).parent.parent.parent / page
 
 
 def _read_page(page: str, fields: list[str], defaults: Defaults) -> Config:

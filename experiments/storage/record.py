@@ -5,14 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments import divergence, processes, provenance
 from experiments.data.corpus import Corpus
-from experiments.divergence import Diverged
-from experiments.lock import Held
-from experiments.metrics import Metrics
-from experiments.position import Position
-from experiments.saving import Saver
+from experiments.machine import processes
 from experiments.settings import Config
+from experiments.storage import provenance
+from experiments.storage.lock import Held
+from experiments.storage.saving import Saver
+from experiments.training import divergence
+from experiments.training.divergence import Diverged
+from experiments.training.metrics import Metrics
+from experiments.training.position import Position
 
 
 class Record:

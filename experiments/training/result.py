@@ -5,11 +5,13 @@ from typing import Any
 
 import jax
 
-from experiments import build, files, provenance, report, run_folder, steps
 from experiments.data.corpus import Corpus
-from experiments.evaluation import Evaluation
-from experiments.position import Position, best_row
-from experiments.stopping import Signals
+from experiments.machine.stopping import Signals
+from experiments.report import curves
+from experiments.storage import files, provenance, run_folder
+from experiments.training import build, steps
+from experiments.training.evaluation import Evaluation
+from experiments.training.position import Position, best_row
 
 
 def result_of(plan: steps.Plan, corpus: Corpus, at: Position, signals: Signals, label: str) -> dict[str, Any]:
@@ -61,5 +63,5 @@ def _best_test(
 
 def write(workdir: Path, at: Position, result: dict[str, Any]) -> None:
     """Draws the curves and writes result.json, which is the last file of a run."""
-    report.draw_curves(workdir, {result["label"]: [at.rows]})
+    curves.draw_curves(workdir, {result["label"]: [at.rows]})
     files.write_json(workdir / run_folder.RESULT, result)

@@ -9,11 +9,13 @@ import optax
 import attn
 from attn.kernels import selection
 from attn.models.classifier import Classifier
-from experiments import devices, settings, steps
+from experiments import settings
 from experiments.data.corpus import Corpus
 from experiments.data.tokenizer import Tokenizer
 from experiments.errors import UsageError
+from experiments.machine import devices
 from experiments.settings import Config
+from experiments.training import steps
 
 
 def build_corpus(config: Config) -> Corpus:

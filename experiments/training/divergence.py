@@ -4,8 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from experiments import files
 from experiments.errors import Refusal
+from experiments.storage import files
 
 FILE = "diverged.json"
 

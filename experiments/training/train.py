@@ -7,16 +7,19 @@ from typing import Any
 
 import jax
 
-from experiments import build, devices, processes, record, result, run_folder, saving, settings
-from experiments.divergence import FILE, Diverged
+from experiments import settings
 from experiments.errors import DataError, Refusal, first_line, warn
-from experiments.fit import Fit
-from experiments.init_from import from_another_run
-from experiments.lock import Held
-from experiments.metrics import Progress
+from experiments.machine import devices, processes
+from experiments.machine.stopping import Signals, Stopped
 from experiments.settings import Config
-from experiments.start import start
-from experiments.stopping import Signals, Stopped
+from experiments.storage import record, run_folder, saving
+from experiments.storage.lock import Held
+from experiments.training import build, result
+from experiments.training.divergence import FILE, Diverged
+from experiments.training.fit import Fit
+from experiments.training.init_from import from_another_run
+from experiments.training.metrics import Progress
+from experiments.training.start import start
 
 
 def train(config: Config, workdir: Path, label: str, progress: Progress | None = None) -> dict[str, Any]:

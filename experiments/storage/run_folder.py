@@ -12,11 +12,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from attn.models.classifier import Classifier
-from experiments import build, checkpoints, divergence, files, lock, position, provenance, settings
+from experiments import settings
 from experiments.data.corpus import Corpus
 from experiments.data.tokenizer import Tokenizer
 from experiments.errors import DataError, UsageError, first_line, warn
 from experiments.settings import Config
+from experiments.storage import checkpoints, files, lock, provenance
+from experiments.training import build, divergence, position
 
 CONFIG, METRICS, RESULT, BOARD = "config.json", "metrics.jsonl", "result.json", "tensorboard"
 WORDS = "vocabulary.txt"

@@ -22,7 +22,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from attn.models.classifier import PADDING, Classifier
 from attn.shapes import Array
-from experiments.devices import Device
+from experiments.machine.devices import Device
 
 AXIS = "batch"
 _INIT, _ORDER, _DROPOUT = range(3)  # the purposes of the keys that are folded from the seed

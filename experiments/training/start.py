@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from experiments import checkpoints, position, processes, run_folder, steps
-from experiments.checkpoints import Checkpoint
 from experiments.data.corpus import Corpus
 from experiments.errors import DataError, UsageError
-from experiments.position import Position
+from experiments.machine import processes
 from experiments.settings import Config
+from experiments.storage import checkpoints, run_folder
+from experiments.storage.checkpoints import Checkpoint
+from experiments.training import position, steps
+from experiments.training.position import Position
 
 
 def start(config: Config, plan: steps.Plan, corpus: Corpus, workdir: Path) -> Position:

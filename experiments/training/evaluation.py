@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import build, run_folder, steps
 from experiments.data.corpus import Split
-from experiments.stopping import Signals
+from experiments.machine.stopping import Signals
+from experiments.storage import run_folder
+from experiments.training import build, steps
 
 
 class Evaluation:

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from absl.flags import FlagValues
 
-from experiments import command_flags, devices, lock, process_flags
-from experiments.command_flags import path
+from experiments.command_line import command_flags, process_flags
+from experiments.command_line.command_flags import path
+from experiments.command_line.process_flags import Place
 from experiments.errors import Refusal, UsageError
-from experiments.process_flags import Place
-from experiments.stopping import INTERRUPTED, Signals
+from experiments.machine import devices
+from experiments.machine.stopping import INTERRUPTED, Signals
+from experiments.storage import lock
 
 USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …], in a checkout of the repository
 
@@ -107,7 +109,8 @@ def _train(arguments: list[str]) -> None:
         lock.refuse_if_busy(workdir)
     devices.start()
     config = command_flags.read_config(page, fields, _TRAIN)
-    from experiments import processes, train
+    from experiments.machine import processes
+    from experiments.training import train
 
     result = train.train(config, workdir, Path(page.partition(":")[0]).stem)
     if processes.is_writer():
@@ -124,7 +127,7 @@ def _describe(values: FlagValues, fields: list[str]) -> None:
     page = command_flags.page(values)
     devices.start()
     config = command_flags.read_config(page, fields, _TRAIN)
-    from experiments import dry_run
+    from experiments.cost import dry_run
 
     print(dry_run.describe(config, workdir))
 
@@ -135,7 +138,7 @@ _TRAIN = {"config": None, "workdir": None, "dry_run": False, **process_flags.DEF
 def _join(place: Place) -> None:
     """Joins the other processes, before the first device is used. A signal ends the waiting."""
     devices.configure()
-    from experiments import processes
+    from experiments.machine import processes
 
     with Signals() as signals:
         signals.abandonable(processes.join, *place)
@@ -147,7 +150,7 @@ def _evaluate(arguments: list[str]) -> None:
     split = command_flags.choice("split", values.split, ("validation", "test"))
     checkpoint = command_flags.choice("checkpoint", values.checkpoint, ("last", "best"))
     devices.start()
-    from experiments import evaluation
+    from experiments.training import evaluation
 
     print(json.dumps(evaluation.evaluate(workdir, split, checkpoint)))
 
@@ -163,7 +166,8 @@ def _predict(arguments: list[str]) -> None:
     checkpoint = command_flags.choice("checkpoint", values.checkpoint, ("last", "best"))
     with _texts(files[0] if files else "-", values.words) as texts:
         devices.start()
-        from experiments import predict, run_folder
+        from experiments import predict
+        from experiments.storage import run_folder
 
         run = run_folder.load(workdir, checkpoint)
         if typed := isinstance(texts, io.IOBase) and texts.isatty():

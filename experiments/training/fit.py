@@ -6,15 +6,16 @@ import time
 import jax
 import numpy as np
 
-from experiments import processes, steps
 from experiments.data.corpus import Corpus, Split
-from experiments.divergence import Diverged
-from experiments.evaluation import Evaluation, compiled
-from experiments.metrics import Progress
-from experiments.position import Position, best_row
-from experiments.record import Record
+from experiments.machine import processes
+from experiments.machine.stopping import Signals
 from experiments.settings import Config
-from experiments.stopping import Signals
+from experiments.storage.record import Record
+from experiments.training import steps
+from experiments.training.divergence import Diverged
+from experiments.training.evaluation import Evaluation, compiled
+from experiments.training.metrics import Progress
+from experiments.training.position import Position, best_row
 
 _CALL_SECONDS = 1.0  # duration of a compiled call: long against the cost of a call, short enough for a progress line
 

@@ -1,0 +1,1 @@
+"""From a corpus and a config to a trained classifier."""
