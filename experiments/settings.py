@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from attn import positions
 from attn.kernels.selection import IMPLEMENTATIONS
 from attn.models.classifier import ClassifierConfig
+from experiments import ranges
 from experiments.errors import UsageError
 
 Config = Any  # an ml_collections.ConfigDict, whose fields have no static types
@@ -56,8 +57,19 @@ _FLAG = Rule("True or False", lambda x: type(x) is bool)
 
 _PATH = Rule("a path in UTF-8", _is_path)
 
+_SEED = _integer(0, 2**31 - 1)
+
+
+def _are_seeds(x: Any) -> bool:
+    try:
+        return type(x) is str and all(map(_SEED.holds, ranges.integers(x)))
+    except ValueError:
+        return False
+
+
 RULES = {
-    "seed": _integer(0, 2**31 - 1),
+    "seed": _SEED,
+    "seeds": _optional(Rule(ranges.RULE, _are_seeds)),
     "epochs": _integer(1, 100_000),
     "batch_size": _integer(1, 1_000_000),
     "patience": _optional(_integer(1, 100_000)),
@@ -68,8 +80,10 @@ RULES = {
     "warmup_steps": _integer(0, 1_000_000_000),
     "weight_decay": _number(0, 1e3, "a number from 0 to 1000"),
     "momentum": _number(0, 1, "a number from 0 to 1, excluding 1"),
+    "label_smoothing": _number(0, 1, "a number from 0 to 1, excluding 1"),
     "devices": _optional(_integer(1, 65_536)),
     "steps_per_call": _optional(_integer(1, 1_000_000)),
+    "runs_per_call": _optional(_integer(1, 10_000)),
     "checkpoint_every": _optional(_integer(1, 1_000_000_000)),
     "data.name": _choice(*CORPORA),
     "data.dir": _optional(_PATH),
@@ -91,8 +105,16 @@ RULES = {
         "float32 or bfloat16; the range of float16 is too small for a loss that is not scaled", _DTYPES.__contains__
     ),
 }
-FREE = ("data.dir", "devices", "steps_per_call", "checkpoint_every")  # a run may go on with other values of these
+# A run may go on with other values of these.
+FREE = (
+    "data.dir",
+    "devices",
+    "steps_per_call",
+    "runs_per_call",
+    "checkpoint_every",
+)
 LATER = {  # fields that the first runs did not have, with the values that all of those had
+    "seeds": None,
     "patience": None,
     "init_from": None,
     "optimizer": "keras_adam",
@@ -100,7 +122,9 @@ LATER = {  # fields that the first runs did not have, with the values that all o
     "warmup_steps": 0,
     "weight_decay": 0.0,
     "momentum": 0.0,
+    "label_smoothing": 0.0,
     "devices": None,
+    "runs_per_call": None,
     "checkpoint_every": None,
     "model.implementation": "auto",
     "model.dtype": "float32",
@@ -167,6 +191,8 @@ def check(config: Config) -> None:
     missing = RULES.keys() - fields.keys()
     if missing:
         raise UsageError(f"config.{min(missing)} is missing: it must be {RULES[min(missing)].text}")
+    if fields["seeds"] is not None and fields["seed"] != 0:
+        raise UsageError(f"config.seed={fields['seed']} and config.seeds={fields['seeds']} exclude each other")
     for field, optimizer in (("weight_decay", "adamw"), ("momentum", "sgd")):
         if fields[field] and fields["optimizer"] != optimizer:
             raise UsageError(

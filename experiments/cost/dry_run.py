@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import rich.box
 from flax.linen.summary import tabulate
 
-from experiments import settings
+from experiments import ranges, settings
 from experiments.cost import flops
 from experiments.data.corpus import Corpus
 from experiments.machine import devices
 from experiments.settings import Config
-from experiments.training import build, steps
+from experiments.training import build, position, steps
 
 _WIDTH = 110  # columns of the table of parameters
 _OPTION = re.compile(r"\s*(- )?\w+: (None|True|False)")  # a row of the table for an argument of a layer that is no array
@@ -47,7 +47,7 @@ def describe(config: Config, workdir: Path | None) -> str:
     settings.check(config)
     corpus = build.build_corpus(config)
     plan = build.build_plan(config, build.build_model(config, corpus.tokenizer), len(corpus.train.labels))
-    state = jax.eval_shape(functools.partial(steps.initial_state, plan), jax.random.key(config.seed))
+    state = jax.eval_shape(lambda: position.initial_state(plan, config))
     sections = {
         "Config": _config(config),
         "Parameters": _parameters(plan, state),
@@ -118,6 +118,8 @@ def _work(config: Config, plan: steps.Plan, corpus: Corpus, state: steps.State) 
         f"{most}{_scaled(whole, 'FLOP')} in all, without evaluation",
         f"{_scaled(step.transcendentals, '').strip()} results of exp, log and the like a step beside them",
     ]
+    if config.seeds is not None:
+        lines.append(f"{len(ranges.integers(config.seeds))} runs, one for each seed; all numbers here are of one of them")
     if plan.rows > config.batch_size:
         lines.append(f"a step computes {plan.rows:,} rows: the batch, rounded up to equal parts on the devices")
     if step.estimated:
