@@ -17,7 +17,7 @@ from experiments.report import curves, tables
 from experiments.settings import Config
 from experiments.storage import files, run_folder
 from experiments.training import train
-from experiments.training.metrics import duration
+from experiments.training.progress import duration
 
 LEDGER = Path(__file__).parent.parent / "docs" / "reproduction"
 MARGINS = {"val_loss": 0.02, "val_accuracy": 0.005}  # the band is widened by so many nats, and by this accuracy

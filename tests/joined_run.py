@@ -15,7 +15,8 @@ import tiny
 
 from experiments.command_line import commands
 from experiments.machine import processes
-from experiments.training import build, fit
+from experiments.training import build
+from experiments.training.programs import Programs
 
 
 def main(phase: str, port: str, index: int, workdir: Path) -> None:
@@ -36,7 +37,7 @@ def main(phase: str, port: str, index: int, workdir: Path) -> None:
 
 
 def stop(command: list[str], index: int) -> int:
-    call, calls = fit.Fit._call, []
+    call, calls = Programs._trained, []
 
     def preempted(*arguments):
         calls.append(None)
@@ -44,7 +45,7 @@ def stop(command: list[str], index: int) -> int:
             signal.raise_signal(signal.SIGTERM)
         return call(*arguments)
 
-    fit.Fit._call = preempted
+    Programs._trained = preempted
     return commands.main(command)
 
 

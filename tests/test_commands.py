@@ -19,11 +19,14 @@ from experiments.errors import DataError
 from experiments.machine import devices, processes
 from experiments.machine.stopping import Stopped
 from experiments.storage import files, lock, run_folder
-from experiments.training import build, metrics, train
+from experiments.training import build, train
+from experiments.training.divergence import Diverged
+from experiments.training.progress import Progress
 
 FIELDS = (
-    "the fields are seed, epochs, batch_size, patience, init_from, optimizer, learning_rate, schedule, warmup_steps, "
-    "weight_decay, momentum, devices, steps_per_call, checkpoint_every, and those of config.data and config.model"
+    "the fields are seed, seeds, epochs, batch_size, patience, init_from, optimizer, learning_rate, schedule, warmup_steps, "
+    "weight_decay, momentum, label_smoothing, devices, steps_per_call, runs_per_call, checkpoint_every, "
+    "and those of config.data and config.model"
 )
 MODEL_FIELDS = ", ".join(field.removeprefix("model.") for field in settings.RULES if field.startswith("model."))
 PAGES = {  # what a page may hold instead of a config, and what is said of it
@@ -235,7 +238,7 @@ def test_a_line_that_would_break_the_terminal(tmp_path: Path, capsys: pytest.Cap
     ("error", "code", "said"),
     [
         (DataError("IMDB archive x is truncated"), 4, "error: IMDB archive x is truncated\n"),
-        (train.Diverged("epoch 3: loss nan", {}), 3, "error: epoch 3: loss nan\n"),
+        (Diverged("epoch 3: loss nan", {}), 3, "error: epoch 3: loss nan\n"),
         (OSError(28, "No space left on device", "m"), 1, "error: [Errno 28] No space left on device: 'm'\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (
@@ -291,7 +294,7 @@ def fake_training(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Makes the quickstart's trainings and its questions instant; returns the labels of the runs as they are trained."""
     trained = []
 
-    def fake(config: settings.Config, folder: Path, label: str, progress: metrics.Progress) -> dict:
+    def fake(config: settings.Config, folder: Path, label: str, progress: Progress) -> dict:
         run_folder.refuse_other(folder, config)
         trained.append(label)
         folder.mkdir(parents=True, exist_ok=True)

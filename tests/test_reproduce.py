@@ -95,7 +95,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing them takes most of a test's time."""
-    monkeypatch.setattr(reproduce.report, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(reproduce.curves, "draw_curves", lambda *_: None)
 
 
 @pytest.fixture

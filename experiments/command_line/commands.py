@@ -110,9 +110,13 @@ def _train(arguments: list[str]) -> None:
     devices.start()
     config = command_flags.read_config(page, fields, _TRAIN)
     from experiments.machine import processes
-    from experiments.training import train
+    from experiments.training import seeds, train
 
-    result = train.train(config, workdir, Path(page.partition(":")[0]).stem)
+    label = Path(page.partition(":")[0]).stem
+    if config.seeds is not None:
+        seeds.train(config, workdir, label)
+        return
+    result = train.train(config, workdir, label)
     if processes.is_writer():
         print(f"test_loss {result['test_loss']:.4f}  test_accuracy {result['test_accuracy']:.4f}  in {workdir}")
         if config.data.name == "verdicts" and config.model.positions == "none":
