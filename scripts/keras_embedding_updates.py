@@ -134,9 +134,7 @@ def imdb_rows(arm: str, epochs: int, seed: int) -> list[dict[str, float]]:
     rows = []
     for epoch in range(1, epochs + 1):
         order = rng.permutation(len(train[0]))
-        fitted = model.fit(
-            *(x[order] for x in train), config.batch_size, shuffle=False, verbose=0, validation_data=validation
-        )
+        fitted = model.fit(*(x[order] for x in train), config.batch_size, shuffle=False, verbose=0, validation_data=validation)
         rows.append({"epoch": epoch} | {name: values[0] for name, values in fitted.history.items()})
     return rows
 
