@@ -11,13 +11,16 @@ batch, so a word that comes twice has two rows. Adam can treat it in three ways,
     lazy       as summed, but words that are not in the batch are not updated, and their moments do not decay.
 
 The first table compares both backends with the three, step by step, on a layer of 7 words. "tensorflow, summed" and
-"tensorflow, lazy" are Keras on TensorFlow with another `update_step`. With `--imdb_epochs`, the second table has the curves of
-the real model in Keras, from the same initial weights and in the same order of reviews.
+"tensorflow, lazy" are Keras on TensorFlow with another `update_step`. Keras 2 is compared too where the package `tf_keras` is
+installed. With `--imdb_epochs`, the second table has the curves of the real model in Keras, from the same initial weights and
+in the same order of reviews.
 """
 
 import argparse
 import importlib
+import importlib.util
 import multiprocessing
+import operator
 import os
 import sys
 from collections.abc import Sequence
@@ -35,6 +38,7 @@ WORDS, FEATURES = 7, 2
 BATCHES = ([[1, 1, 2], [1, 3, 3]], [[2, 2, 4], [4, 5, 2]], [[1, 5, 0], [5, 5, 5]])  # word 6 is in none
 RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-7
 ARMS = {"jax": "jax", "tensorflow": "tensorflow", "tensorflow, summed": "tensorflow", "tensorflow, lazy": "tensorflow"}
+KERAS_2 = {"Keras 2": "Adam", "Keras 2, legacy": "legacy.Adam"}  # in the first table, where `tf_keras` is installed
 
 
 def adam(way: str, table: np.ndarray, batches: Sequence[np.ndarray], slices: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -75,13 +79,20 @@ def inputs() -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
 
 def keras_tables(arm: str) -> list[np.ndarray]:
     """The table of Keras' Embedding after each step of Keras' Adam. The loss is linear, so that its gradient is known."""
-    keras = load_keras(ARMS[arm])
+    if arm in KERAS_2:
+        keras: Any = importlib.import_module("tf_keras")
+        optimizer, total = operator.attrgetter(KERAS_2[arm])(keras.optimizers), keras.backend.sum
+    else:
+        keras = load_keras(ARMS[arm])
+        optimizer, total = with_update(keras, arm), keras.ops.sum
     table, batches, slices = inputs()
-    model = keras.Sequential([keras.Input((len(BATCHES[0][0]),), dtype="int32"), keras.layers.Embedding(WORDS, FEATURES)])
+    model = keras.Sequential(
+        [keras.layers.Input((len(BATCHES[0][0]),), dtype="int32"), keras.layers.Embedding(WORDS, FEATURES)]
+    )
     model.set_weights([table])
     model.compile(
-        with_update(keras, arm)(RATE, BETA_1, BETA_2, EPSILON),
-        loss=lambda coefficients, embedded: keras.ops.sum(coefficients * embedded, axis=(1, 2)),
+        optimizer(RATE, BETA_1, BETA_2, EPSILON),
+        loss=lambda coefficients, embedded: total(coefficients * embedded, axis=(1, 2)),
     )
     found = []
     for words, rows in zip(batches, slices, strict=True):
@@ -101,6 +112,8 @@ def compare() -> list[list[str]]:
     table, batches, slices = inputs()
     ways = {way: adam(way, table, batches, slices) for way in ("summed", "unsummed", "lazy")}
     found = {f"Keras on {arm}": in_process(keras_tables, arm) for arm in ARMS}
+    if importlib.util.find_spec("tf_keras"):
+        found |= {name: in_process(keras_tables, name) for name in KERAS_2}
     rows = []
     for name, steps in (ways | found).items():
         before = table

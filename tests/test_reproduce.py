@@ -54,8 +54,7 @@ def docs(tmp_path: Path) -> Path:
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing them takes most of a test's time: empty files take their places."""
-    monkeypatch.setattr(reproduce.curves, "draw_curves", lambda folder, *_: (folder / "curves.png").touch())
-    monkeypatch.setattr(reproduce.figures, "draw_deviations", lambda folder, *_: (folder / "deviations.png").touch())
+    monkeypatch.setattr(reproduce.figure_files, "save", lambda _, path: path.with_suffix(".png").touch())
 
 
 @pytest.fixture

@@ -1,23 +1,16 @@
 """The figure of the deviations: how far each curve lies from the others, epoch by epoch."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.report import figure_files
 from experiments.report.curves import COLOURS, GREY, PANELS
 from experiments.reproduction import statistics
 
 _HIGHEST = 12.0  # the axis ends there at most; a larger deviation is drawn at its end
-
-
-def draw_deviations(folder: Path, deviations: Mapping[str, np.ndarray]) -> None:
-    """Writes `deviations.png` and `deviations.svg`; see `deviations_figure`."""
-    figure_files.save(deviations_figure(deviations), folder / "deviations")
 
 
 def deviations_figure(deviations: Mapping[str, np.ndarray]) -> Figure:
@@ -38,7 +31,8 @@ def deviations_figure(deviations: Mapping[str, np.ndarray]) -> Figure:
         panels[row, 0].set(ylabel=f"{PANELS[column]}, deviation", ylim=(-limit, limit))
     for axes in panels[-1]:
         axes.set_xlabel("epoch")
-    panels[0, 0].legend(frameon=False, fontsize="small", ncols=3, loc="upper left", handlelength=1.2, columnspacing=1)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, ncols=len(labels), loc="outside upper left")
     return figure
 
 
@@ -46,7 +40,7 @@ def _draw(axes: Axes, values: np.ndarray, colour: str) -> None:
     """Draws the deviations `[1 + n, epochs]` of a model."""
     blog, *seeds = values
     epochs, width = np.arange(1, len(blog) + 1), statistics.half_width(len(seeds))
-    axes.fill_between(epochs[[0, -1]], -width, width, color="black", alpha=0.08, linewidth=0, label="90% interval")
+    axes.fill_between(epochs[[0, -1]], -width, width, color="black", alpha=0.08, linewidth=0, label=f"{statistics.LEVEL:.0%} interval")
     for number, seed in enumerate(seeds):
         axes.plot(epochs, seed, color=GREY, linewidth=0.8, label="" if number else "our seeds")
     axes.plot(epochs, blog, color=colour, linewidth=2, marker="o", markersize=3, label="the blog")

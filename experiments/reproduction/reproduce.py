@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib.figure import Figure
+
 from experiments import settings
 from experiments.errors import DataError
-from experiments.report import curves
+from experiments.report import curves, figure_files
 from experiments.reproduction import figures, ledger, statistics, summary
 from experiments.reproduction.ledger import LEDGER, Finished
 from experiments.reproduction.statistics import Rows
@@ -40,24 +42,42 @@ def reproduce(workdir: Path, seeds: int, data_dir: str | None, update_docs: bool
     runs: dict[str, list[Finished]] = {model: [] for model in settings.MODELS}
     for run in planned:
         runs[run.model].append(_finish(run))
-    workdir.mkdir(parents=True, exist_ok=True)
-    text = write(workdir, runs, ledger.read_blog(folder / "blog_curves.csv"))
-    print(f"\n{text}\nThe curves are in {workdir / 'curves.png'}, the deviations in {workdir / 'deviations.png'}.")
+    pages = make(runs, ledger.read_blog(folder / "blog_curves.csv"))
+    write(workdir, pages)
+    print(f"\n{pages.table}\nThe curves are in {workdir / 'curves.png'}, the deviations in {workdir / 'deviations.png'}.")
     if update_docs:
         publish(workdir, folder)
         print(f"The pages in {folder} are up to date.")
 
 
-def write(workdir: Path, runs: Mapping[str, Sequence[Finished]], blog: Mapping[str, Rows]) -> str:
-    """Writes the figures and the tables of finished runs. Returns the content of `table.md`."""
+class Pages(NamedTuple):
+    """What is made of the finished runs."""
+
+    table: str
+    ranks: str
+    curves: Figure
+    deviations: Figure
+
+
+def make(runs: Mapping[str, Sequence[Finished]], blog: Mapping[str, Rows]) -> Pages:
+    """Returns the tables and the figures of the finished runs of each model."""
     pooled = {model: statistics.pool(blog[model], [run.rows for run in done]) for model, done in runs.items()}
     deviations = {model: statistics.deviations(values) for model, values in pooled.items()}
-    text = f"{summary.accuracies(runs, blog)}\n\n{summary.comparison(deviations)}\n"
-    (workdir / "table.md").write_text(text)
-    (workdir / "ranks.csv").write_text(summary.ranks(pooled, deviations))
-    curves.draw_curves(workdir, {model: [run.rows for run in done] for model, done in runs.items()}, blog)
-    figures.draw_deviations(workdir, deviations)
-    return text
+    return Pages(
+        f"{summary.accuracies(runs, blog)}\n\n{summary.comparison(deviations)}\n",
+        summary.ranks(pooled, deviations),
+        curves.curves_figure({model: [run.rows for run in done] for model, done in runs.items()}, blog),
+        figures.deviations_figure(deviations),
+    )
+
+
+def write(workdir: Path, pages: Pages) -> None:
+    """Writes the files of PAGES, and both figures as SVG too."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "table.md").write_text(pages.table)
+    (workdir / "ranks.csv").write_text(pages.ranks)
+    figure_files.save(pages.curves, workdir / "curves")
+    figure_files.save(pages.deviations, workdir / "deviations")
 
 
 def publish(workdir: Path, folder: Path) -> None:
