@@ -40,7 +40,9 @@ def _draw(axes: Axes, values: np.ndarray, colour: str) -> None:
     """Draws the deviations `[1 + n, epochs]` of a model."""
     blog, *seeds = values
     epochs, width = np.arange(1, len(blog) + 1), statistics.half_width(len(seeds))
-    axes.fill_between(epochs[[0, -1]], -width, width, color="black", alpha=0.08, linewidth=0, label=f"{statistics.LEVEL:.0%} interval")
+    axes.fill_between(
+        epochs[[0, -1]], -width, width, color="black", alpha=0.08, linewidth=0, label=f"{statistics.LEVEL:.0%} interval"
+    )
     for number, seed in enumerate(seeds):
         axes.plot(epochs, seed, color=GREY, linewidth=0.8, label="" if number else "our seeds")
     axes.plot(epochs, blog, color=colour, linewidth=2, marker="o", markersize=3, label="the blog")
