@@ -181,6 +181,18 @@ def test_combined_of_independent_models_is_uniform():
     assert statistics.combined([first[::-1]] * 4) == 1
 
 
+@pytest.mark.parametrize(("n", "at_most"), [(5, 0.13), (20, 0.08)])
+def test_combined_of_models_that_share_all_of_a_seed(n: int, at_most: float):
+    """The worst case of dependence: our runs of a seed are the same draw in all four models, and the blog's are not."""
+    rng = np.random.default_rng(n)
+    found = []
+    for _ in range(800):
+        seeds = rng.normal(0, 1000, n)
+        values = [np.rint(np.array([rng.normal(0, 1000), *seeds])).astype(np.int64)[:, None, None] for _ in range(4)]
+        found.append(statistics.combined([statistics.places(statistics.mean_square(statistics.deviations(v))) for v in values]))
+    assert np.mean(np.array(found) <= 0.05) < at_most
+
+
 def test_combined_of_a_thousand_seeds():
     places = np.arange(1, 1002)
     assert statistics.combined([places] * 4) == pytest.approx(1001**-4)
