@@ -261,8 +261,8 @@ def test_the_tables_by_hand():
     # −1.15. Accuracy 0.95 from 0.81, 0.82: 0.135 / 0.00866 is 15.6. Accuracy 0.70 from 0.71, 0.71: −inf.
     assert summary.ranks(pooled, found).splitlines() == [
         "model,epoch,curves,val_loss_rank,val_loss_deviation,val_accuracy_rank,val_accuracy_deviation",
-        "m,1,3,2,0.00,1,-inf",
-        "m,2,3,1,-1.15,3,15.59",
+        "m,1,3,2,0.000,1,-inf",
+        "m,2,3,1,-1.155,3,15.588",
     ]
     header, _, model, _, together, _, note = summary.comparison({"m": found["m"], "again": found["m"]}).splitlines()
     cells = [cell.strip() for cell in model.split("|")[1:-1]]

@@ -60,7 +60,7 @@ def ranks(curves: Mapping[str, np.ndarray], deviations: Mapping[str, np.ndarray]
     for model, values in curves.items():
         pairs = zip(statistics.ranks(values), deviations[model][0], strict=True)
         for epoch, (rank, deviation) in enumerate(pairs, start=1):
-            cells = [cell for r, d in zip(rank, deviation, strict=True) for cell in (f"{r:g}", f"{d:.2f}")]
+            cells = [cell for r, d in zip(rank, deviation, strict=True) for cell in (f"{r:g}", f"{d:.3f}")]
             lines.append(",".join([model, str(epoch), str(len(values)), *cells]))
     return "\n".join(lines) + "\n"
 
