@@ -254,7 +254,12 @@ def _plain(value: Any) -> Any:
 
 def fingerprint(config: Config) -> str:
     """Returns a hash of 12 hex digits of all fields that change the results: all but those of FREE."""
-    fields = {k: v for k, v in flatten(config).items() if k not in FREE}
+    return fingerprint_of(flatten(config))
+
+
+def fingerprint_of(fields: dict[str, Any]) -> str:
+    """Returns the same hash from the flat fields of a config, which may come from JSON."""
+    fields = {k: v for k, v in fields.items() if k not in FREE}
     # The hashes of the ledger's first runs stay valid, in whose configs positions were a flag, and which had fewer fields.
     fields = {k: v for k, v in fields.items() if k not in LATER or v != LATER[k]}
     kind = fields.pop("model.positions")
