@@ -60,10 +60,15 @@ def _last(text: str) -> list[str]:
 
 
 def table(trials: Sequence[Trial], failures: Mapping[str, Failure], logs: Path) -> str:
-    """Returns a paragraph for each failed trial: what it is, its last lines, and where the others are."""
-    paragraphs = []
+    """Returns a paragraph for each failure: which trials it has ended, its last lines, and where the others are."""
+    ended: dict[str, list[Trial]] = {}
     for trial in trials:
-        if failure := failures.get(trial.name):
-            title = f"{trial.name} ({described(trial.point)}) failed, exit code {failure.code}; {logs / failure.log}"
-            paragraphs.append("\n".join([title, *(f"    {line}" for line in failure.lines)]))
+        if trial.name in failures:
+            ended.setdefault(repr(failures[trial.name]), []).append(trial)
+    paragraphs = []
+    for together in ended.values():
+        failure = failures[together[0].name]
+        names = [f"{trial.name} ({described(trial.point)})" for trial in together]
+        title = f"failed with exit code {failure.code}: {', '.join(names)}"
+        paragraphs += [title, *(f"    {line}" for line in failure.lines), f"    see {logs / failure.log}"]
     return "\n".join(paragraphs)

@@ -13,7 +13,7 @@ from experiments.sweeps.worker_process import WorkerProcess
 
 # Trials that one process trains together: it shares the start and the compiled programs, which take 5 to 15 s. On a CPU it
 # trains them in turn, so that more of them would only be finished later.
-_ON_CPU, _ON_ACCELERATOR = 4, 64
+ON_CPU, ON_ACCELERATOR = 4, 64
 _TICK = 0.5  # seconds
 
 
@@ -33,7 +33,7 @@ class Pool:
         self._slots, self.described = slots.of_machine(jobs)
         self.slots = len(self._slots)
         on_cpu = not self._slots[0].environment
-        self.most = _ON_CPU if on_cpu else _ON_ACCELERATOR
+        self.most = ON_CPU if on_cpu else ON_ACCELERATOR
 
     def run(self, groups: Sequence[Group], label: str, sweepdir: Path, watch: Watch) -> None:
         """Trains the trials of all groups, until the watch says stop. Then the running ones are saved and ended."""

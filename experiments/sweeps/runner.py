@@ -119,8 +119,7 @@ class _Runner:
         self._watch.forget(trial for trial in trials if trial not in left)
         pending = [trial for trial in left if trial.name not in self._watch.failures]
         self._watch.display.begin(trials, pending, epochs)
-        if pending:
-            self._watch.display.say(f"{_count(len(pending), len(trials))} on {self._engine.described}.")
+        self._watch.display.say(_announcement(trials, left, pending, self._engine.described))
         parts = groups.grouped(pending, epochs, self._engine.slots, self._engine.most)
         self._engine.run(parts, self._sweep.label, self._sweepdir, self._watch)
         self._watch.display.close()
@@ -142,7 +141,11 @@ class _Runner:
             )
 
 
-def _count(pending: int, trials: int) -> str:
-    if pending == trials:
-        return f"{trials} trial{'s' * (trials > 1)} to train,"
-    return f"{pending} of {trials} trials to train,"
+def _announcement(trials: Sequence[Trial], left: Sequence[Trial], pending: Sequence[Trial], where: str) -> str:
+    if pending:
+        of_all = "" if len(pending) == len(trials) else f"of {len(trials)} "
+        said = f"{len(pending)} {of_all}trial{'s' * (len(trials) > 1)} to train, on {where}."
+    else:
+        said = f"Nothing to train: {len(trials) - len(left)} of {len(trials)} trials are finished."
+    failed = len(left) - len(pending)
+    return said + (f" {failed} ha{'ve' if failed > 1 else 's'} failed before: sweep retry runs them again." if failed else "")

@@ -22,7 +22,7 @@ def table(sweep: Sweep, sweepdir: Path) -> str:
         last = state.rows[-1] if state.rows else None
         accuracy = f"{last['val_accuracy']:.4f}" if last else ""
         values = [str(trial.fields[field]) for field in fields]
-        seconds = f"{state.seconds:.0f}" if state.rows else ""
+        seconds = f"{state.seconds:.1f}" if state.rows else ""
         epoch = f"{len(state.rows)}/{trial.epochs}"
         lines.append([trial.name, *values, _SAID.get(state.kind, state.kind), epoch, accuracy, seconds])
     shown = tables.markdown(["trial", *fields, "state", "epoch", "val_accuracy", "seconds"], lines[:SHOWN])
