@@ -137,19 +137,20 @@ def _differences(there: Sweep, here: Sweep) -> str:
     """Returns in what two sweeps differ beside their points."""
     varied = [set.intersection(*(set(trial.point) for trial in sweep.trials)) for sweep in (there, here)]
     differing = settings.differences(there.base, here.base, but=tuple(varied[0] & varied[1]))
-    corpora = {str(trial.fields): trial.corpus for trial in there.trials}
-    if not differing and any(corpora.get(str(trial.fields), trial.corpus) != trial.corpus for trial in here.trials):
+    corpora = {_key(trial): trial.corpus for trial in there.trials}
+    if not differing and any(corpora.get(_key(trial), trial.corpus) != trial.corpus for trial in here.trials):
         return f"the corpus {here.base['data.name']} is another version"
     return differing
 
 
+def _key(trial: Trial) -> str:
+    return settings.fingerprint(trial.config())
+
+
 def _rebased(trial: Trial, base: dict[str, Any]) -> Trial:
     """Returns a trial with its point relative to another base."""
-    changed = {
-        field: value
-        for field, value in trial.fields.items()
-        if field in trial.point or (field not in settings.FREE and value != base[field])
-    }
+    others = {f: value for f, value in trial.fields.items() if f not in settings.FREE and value != base[f]}
+    changed = trial.point | others
     return trial._replace(point=changed, fields={**base, **changed})
 
 
