@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl.flags import FlagValues
 
-from experiments.command_line import command_flags, process_flags
+from experiments.command_line import command_flags, process_flags, sweep
 from experiments.command_line.command_flags import path
 from experiments.command_line.process_flags import Place
 from experiments.errors import Refusal, UsageError
@@ -35,6 +35,10 @@ USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …], in a checkou
               Prints loss and accuracy of a run, as JSON. Less than a minute.
   predict     --workdir=DIR [FILE|-|--words=TEXT] [--show_text] [--checkpoint=last|best]
               Prints a label for each line of a file or of standard input, or for one text, as JSON. Seconds.
+  sweep       plan|run|status|retry --sweepdir=DIR [--config=configs/NAME.py[:verdicts] --config.FIELD=VALUE …]
+              [--grid FIELD=VALUE,VALUE …] [--jobs=N] [--halving=3] [--extend] [--fail_fast] [--engine=local|ray]
+              Trains many models, or continues: a run for each point of the page's sweep() and of the grid. plan says what
+              it would cost, status how far it is, and retry trains again what has failed. docs/launch.md says more.
   prepare     [--archive=PATH] [--data_dir=DIR]
               Prepares the IMDB reviews, from a local archive or from a download of 84 MB. Half a minute and the download.
   reproduce   --workdir=DIR [--seeds=6] [--data_dir=DIR] [--update_docs]
@@ -225,5 +229,6 @@ COMMANDS = {
     "predict": _predict,
     "reproduce": _reproduce,
     "quickstart": _quickstart,
+    "sweep": sweep.sweep,
 }
-TRAINING = ("train", "reproduce", "quickstart")  # those that continue what was stopped
+TRAINING = ("train", "reproduce", "quickstart", "sweep")  # those that continue what was stopped

@@ -65,7 +65,7 @@ def _config(config: Config) -> list[str]:
 def _parameters(plan: steps.Plan, state: steps.State) -> list[str]:
     return [
         *_table(plan),
-        f"{_size(state.params):,} parameters",
+        f"{size(state.params):,} parameters",
         "attention in a train step:",
         *(f"  {line}" for line in _grouped(build.attention_of(plan.model))),
     ]
@@ -95,7 +95,8 @@ def _grouped(attention: Sequence[str]) -> list[str]:
     return lines
 
 
-def _size(tree: Any) -> int:
+def size(tree: Any) -> int:
+    """Returns the number of entries of the arrays of a tree."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
@@ -106,7 +107,7 @@ def _nbytes(tree: Any) -> int:
 def _work(config: Config, plan: steps.Plan, corpus: Corpus, state: steps.State) -> list[str]:
     examples, length = len(corpus.train.labels), plan.model.config.max_length
     per_epoch = -(-examples // config.batch_size)
-    step = flops.count(functools.partial(steps.train_step, plan), state, _batch(plan))
+    step = flops.count(functools.partial(steps.train_step, plan), state, batch_shapes(plan))
     per_example, whole = step.flops / config.batch_size, config.epochs * per_epoch * step.flops
     most = "" if config.patience is None else "at most "
     lines = [
@@ -114,9 +115,9 @@ def _work(config: Config, plan: steps.Plan, corpus: Corpus, state: steps.State) 
         f"{examples:,} examples of up to {length:,} tokens, from a vocabulary of {plan.model.config.vocabulary_size:,}",
         f"batches of {config.batch_size:,}: {per_epoch:,} steps an epoch, {most}{config.epochs * per_epoch:,} "
         f"in {config.epochs:,} epochs",
-        f"{_scaled(step.flops, 'FLOP')} a step, {_scaled(per_example, 'FLOP')} an example, "
-        f"{most}{_scaled(whole, 'FLOP')} in all, without evaluation",
-        f"{_scaled(step.transcendentals, '').strip()} results of exp, log and the like a step beside them",
+        f"{scaled(step.flops, 'FLOP')} a step, {scaled(per_example, 'FLOP')} an example, "
+        f"{most}{scaled(whole, 'FLOP')} in all, without evaluation",
+        f"{scaled(step.transcendentals, '').strip()} results of exp, log and the like a step beside them",
     ]
     if config.seeds is not None:
         lines.append(f"{len(ranges.integers(config.seeds))} runs, one for each seed; all numbers here are of one of them")
@@ -128,7 +129,7 @@ def _work(config: Config, plan: steps.Plan, corpus: Corpus, state: steps.State) 
     return lines
 
 
-def _batch(plan: steps.Plan, steps_of_epoch: Sequence[int] = ()) -> steps.Batches:
+def batch_shapes(plan: steps.Plan, steps_of_epoch: Sequence[int] = ()) -> steps.Batches:
     """The shapes of a batch, or of those of an epoch."""
     shape = (*steps_of_epoch, plan.rows)
     arrays: Any = [
@@ -142,7 +143,7 @@ def _batch(plan: steps.Plan, steps_of_epoch: Sequence[int] = ()) -> steps.Batche
 def _memory(plan: steps.Plan, state: steps.State, corpus: Corpus) -> list[str]:
     """What the compiler says of a train step, for each device."""
     sums = jax.eval_shape(steps.Sums.zero)
-    epoch = _batch(plan, (-(-len(corpus.train.labels) // plan.batch_size),))
+    epoch = batch_shapes(plan, (-(-len(corpus.train.labels) // plan.batch_size),))
     analysis = steps.train.lower(plan, state, sums, epoch, 0, 1).compile().memory_analysis()
     if analysis is None:
         return ["not told by this backend"]
@@ -176,7 +177,7 @@ def _mebibytes(size: float) -> str:
     return f"{mebibytes:,.0f} MiB" if mebibytes >= 100 else f"{mebibytes:.3g} MiB"
 
 
-def _scaled(value: float, unit: str) -> str:
+def scaled(value: float, unit: str) -> str:
     """Returns for example "1.23 GFLOP"."""
     rounded = int(float(f"{value:.3g}"))  # 999,900 is 1 M, not 1e+03 k
     power = min(6, (len(str(rounded)) - 1) // 3)

@@ -36,20 +36,20 @@ class Run(NamedTuple):
     corpus_sha256: str  # of the corpus that it was trained on
 
 
-def check(workdir: Path) -> None:
-    """Checks that a folder can be written. Creates nothing. Raises UsageError otherwise."""
+def check(workdir: Path, flag: str = "--workdir") -> None:
+    """Checks that a folder can be written. Creates nothing. Raises UsageError otherwise. `flag` is the one that names it."""
     path = workdir.absolute()
     try:
         str(path).encode()  # Orbax needs UTF-8
         parent = next(folder for folder in (path, *path.parents) if folder.exists())
     except UnicodeEncodeError:
-        raise UsageError(f"--workdir={os.fsencode(workdir)!r} must be UTF-8") from None
+        raise UsageError(f"{flag}={os.fsencode(workdir)!r} must be UTF-8") from None
     except OSError as error:  # for example, a name that is too long
-        raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}") from None
+        raise UsageError(f"{flag}={workdir} cannot be written: {error.strerror}") from None
     if not parent.is_dir():
-        raise UsageError(f"--workdir={workdir} cannot be written: {parent} is not a folder")
+        raise UsageError(f"{flag}={workdir} cannot be written: {parent} is not a folder")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(f"--workdir={workdir} cannot be written: {parent} is read-only")
+        raise UsageError(f"{flag}={workdir} cannot be written: {parent} is read-only")
 
 
 @contextlib.contextmanager
