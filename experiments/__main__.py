@@ -1,4 +1,4 @@
-"""The command line: python -m experiments {prepare,train,evaluate,predict,reproduce,quickstart}."""
+"""The command line: python -m experiments {prepare,train,evaluate,predict,reproduce,quickstart,report}."""
 
 import io
 import os

@@ -1,6 +1,5 @@
 """What a run would be: its config, parameters, operations, memory and files, without training it."""
 
-import functools
 import itertools
 import math
 import os
@@ -17,7 +16,7 @@ import rich.box
 from flax.linen.summary import tabulate
 
 from experiments import settings
-from experiments.cost import flops
+from experiments.cost import train_step
 from experiments.data.corpus import Corpus
 from experiments.machine import devices
 from experiments.settings import Config
@@ -47,7 +46,7 @@ def describe(config: Config, workdir: Path | None) -> str:
     settings.check(config)
     corpus = build.build_corpus(config)
     plan = build.build_plan(config, build.build_model(config, corpus.tokenizer), len(corpus.train.labels))
-    state = jax.eval_shape(functools.partial(steps.initial_state, plan), jax.random.key(config.seed))
+    state = train_step.initial_state(plan, config.seed)
     sections = {
         "Config": _config(config),
         "Parameters": _parameters(plan, state),
@@ -106,7 +105,7 @@ def _nbytes(tree: Any) -> int:
 def _work(config: Config, plan: steps.Plan, corpus: Corpus, state: steps.State) -> list[str]:
     examples, length = len(corpus.train.labels), plan.model.config.max_length
     per_epoch = -(-examples // config.batch_size)
-    step = flops.count(functools.partial(steps.train_step, plan), state, _batch(plan))
+    step = train_step.of_plan(plan, state)
     per_example, whole = step.flops / config.batch_size, config.epochs * per_epoch * step.flops
     most = "" if config.patience is None else "at most "
     lines = [
@@ -126,21 +125,10 @@ def _work(config: Config, plan: steps.Plan, corpus: Corpus, state: steps.State) 
     return lines
 
 
-def _batch(plan: steps.Plan, steps_of_epoch: Sequence[int] = ()) -> steps.Batches:
-    """The shapes of a batch, or of those of an epoch."""
-    shape = (*steps_of_epoch, plan.rows)
-    arrays: Any = [
-        jax.ShapeDtypeStruct((*shape, plan.model.config.max_length), jnp.uint16),
-        jax.ShapeDtypeStruct(shape, jnp.int8),
-        jax.ShapeDtypeStruct(shape, jnp.int32),
-    ]
-    return steps.Batches(*arrays)
-
-
 def _memory(plan: steps.Plan, state: steps.State, corpus: Corpus) -> list[str]:
     """What the compiler says of a train step, for each device."""
     sums = jax.eval_shape(steps.Sums.zero)
-    epoch = _batch(plan, (-(-len(corpus.train.labels) // plan.batch_size),))
+    epoch = train_step.batch(plan, (-(-len(corpus.train.labels) // plan.batch_size),))
     analysis = steps.train.lower(plan, state, sums, epoch, 0, 1).compile().memory_analysis()
     if analysis is None:
         return ["not told by this backend"]
