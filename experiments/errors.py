@@ -28,6 +28,8 @@ def first_line(error: BaseException) -> str:
 
 def printable(text: str) -> str:
     """Returns a text with escapes for the characters that cannot be shown, or that change the direction of others."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

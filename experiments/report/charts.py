@@ -31,9 +31,7 @@ def _panel(column: str, groups: Sequence[Group], colours: Colours, published: Ma
     marks: list[svg.Line | svg.Band | svg.Dots] = []
     for group in sorted(groups, key=lambda group: colours[group.name] > 0):  # the coloured ones above the grey ones
         marks += _of_group(group, colours[group.name], column)
-        curve = published[group.label] if group.label in published and colours[group.name] else {}
-        points = [(epoch, values[column]) for epoch, values in sorted(curve.items()) if column in values]
-        marks.append(svg.Line(points, colours[group.name], f"{group.label}, published", "published"))
+    marks += _of_published(column, groups, colours, published)
     lines = [mark for mark in marks if isinstance(mark, svg.Line)]
     settled = [y for mark in lines if mark.style != "unfinished" for _, y in mark.points]
     settled += [y for mark in marks if isinstance(mark, svg.Band) for _, low, high in mark.points for y in (low, high)]
@@ -44,6 +42,19 @@ def _panel(column: str, groups: Sequence[Group], colours: Colours, published: Ma
     ends = (first, max(last, first + 1))
     axes = svg.Axes(f"chart-{column}", TITLES[column], description, "epoch", ends, svg.around(heights))
     return svg.chart(axes, marks)
+
+
+def _of_published(
+    column: str, groups: Sequence[Group], colours: Colours, published: Mapping[str, Curve]
+) -> list[svg.Line | svg.Band | svg.Dots]:
+    """The published curve of each label that is shown: in the colour of its group, or in grey if there are several."""
+    marks: list[svg.Line | svg.Band | svg.Dots] = []
+    for label in sorted(published.keys() & {group.label for group in groups}):
+        shown = [colours[group.name] for group in groups if group.label == label and colours[group.name]]
+        points = [(epoch, values[column]) for epoch, values in sorted(published[label].items()) if column in values]
+        if shown:
+            marks.append(svg.Line(points, shown[0] if len(shown) == 1 else 0, f"{label}, published", "published"))
+    return marks
 
 
 def _of_group(group: Group, colour: int, column: str) -> list[svg.Line | svg.Band | svg.Dots]:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+UNKNOWN = "–"
+
 Cell = str | tuple[str, ...]  # of several lines, the first is the most important
 
 

@@ -1,9 +1,9 @@
 """The ablation of heads: groups that differ in the number of heads, with what each number costs."""
 
 import json
-import statistics as median
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from experiments.errors import Refusal
@@ -12,7 +12,7 @@ from experiments.report.groups import Group
 from experiments.report.runs import is_number
 
 HEADS, KEY_DIM = "model.num_heads", "model.key_dim"
-_COUNTED = 16  # configs whose operations are counted; each takes a third of a second
+_COUNTED = 8  # models whose operations are counted; each takes a third of a second
 _NO_COST = (*FREE, "seed", "epochs", "patience", "init_from", "learning_rate", "data.name")  # no part of a step
 
 Whisker = tuple[float, float, float]  # the middle and the ends
@@ -83,14 +83,14 @@ def _point(group: Group, flops: Callable[[Group], int | None]) -> Point:
         else:
             numbers[metric] = None
     speeds = [speed for run in group.finished.values() if (speed := per_epoch(run.rows, "examples_per_second")) is not None]
-    numbers["examples_per_second"] = (median.mean(speeds), min(speeds), max(speeds)) if speeds else None
+    numbers["examples_per_second"] = (fmean(speeds), min(speeds), max(speeds)) if speeds else None
     return Point(group, group.config[HEADS], counted, numbers)
 
 
 def per_epoch(rows: Sequence[Mapping[str, Any]], column: str) -> float | None:
     """Returns the median of a column over the epochs of a run, or None where no epoch has it."""
     values = [row[column] for row in rows if is_number(row.get(column))]
-    return median.median(values) if values else None
+    return median(values) if values else None
 
 
 def _counter() -> Callable[[Group], int | None]:
