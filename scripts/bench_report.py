@@ -3,7 +3,7 @@
     python scripts/bench_report.py --runs 1000
     python scripts/bench_report.py --coverage 20000
 
-The runs are ledger files with invented numbers: groups of five seeds, which differ in the heads, the learning rate and the page.
+The runs are ledger files with invented numbers: groups of five seeds, which differ in heads, learning rate and page.
 Each round is a process of its own, from its start to its end.
 """
 
@@ -19,8 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from experiments.machine import devices
 from experiments.report import tables
 from experiments.report.statistics import summary
 
+ROOT = Path(__file__).resolve().parent.parent
 SEEDS = 5  # of a group
 
 

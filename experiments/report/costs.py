@@ -37,7 +37,9 @@ def ablation(all_groups: Sequence[Group]) -> list[Section]:
         said = "No two groups differ in the number of heads alone: other fields explain a difference as well."
     more = f" The figure has the first {len(shown)} of {len(found)} such series." if len(found) > len(shown) else ""
     note = "Whiskers: ± standard deviation of the accuracy, slowest to fastest seed of the speed. FLOPs are counted on the "
-    note += "program, not measured: a step of a batch on one device of this machine. – is not counted: of many models, the first eight are."
+    note += "program, not measured: a step of a batch on one device of this machine."
+    if any(point.flops is None for point in points):
+        note += " Those with a dash are not counted: only six different models are, and their runs must be finished."
     legend = [(number, each.kept) for number, each in enumerate(shown, start=1) if each.kept]
     figures = Figures(charts.heads(drawn, titles), legend, note)
     return [Section("heads", "Heads", [Text(said + more), figures, Table(header, rows)])]
