@@ -74,7 +74,7 @@ def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("trian", "'trian' is not a command: it must be one of prepare, .*quickstart; did you mean train\\?"),
+        ("trian", "'trian' is not a command: it must be one of prepare, .*report; did you mean train\\?"),
         ("--config=x", "'--config=x' is not a command"),
         ("train", "--workdir is missing: it must be the folder of the run"),
         ("train --workdir=W", "--config is missing: it must be a config file such as /.*/configs/single_head.py$"),
