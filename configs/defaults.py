@@ -10,6 +10,7 @@ def defaults(data: str) -> Any:
     """Returns what the four pages have in common for a corpus, "imdb" or "verdicts"."""
     config: Any = ConfigDict()  # Any, because its fields have no static types
     config.seed = 0
+    config.seeds = placeholder(str)  # such as 0..9: one program trains a run with each of them, in WORKDIR/seed_0 and so on
     config.epochs = 10
     config.batch_size = 512  # examples; the last batch of an epoch may be smaller
     config.patience = placeholder(int)  # epochs without a better val_accuracy after which training stops; None: never
@@ -21,10 +22,12 @@ def defaults(data: str) -> Any:
     config.warmup_steps = 0  # in which the learning rate rises from 0
     config.weight_decay = 0.0  # adamw only
     config.momentum = 0.0  # sgd only
+    config.label_smoothing = 0.0  # the share of the label's probability that is spread over all classes, in the training loss
 
-    # These three and data.dir change no result.
+    # These four and data.dir change no result.
     config.devices = placeholder(int)  # how many; None: all
     config.steps_per_call = placeholder(int)  # steps of one compiled call; None: as many as take about a second
+    config.runs_per_call = placeholder(int)  # of several seeds, how many are trained in parallel; None: 1 on a CPU, else all
     config.checkpoint_every = placeholder(int)  # steps; None: as often as saving takes a hundredth of the time
 
     config.data = ConfigDict()

@@ -3,8 +3,10 @@
 from typing import Any
 
 MODELS = ("single_head", "multi_head", "transformer", "transformer_positional")  # the pages of configs/
-FREE = ("data.dir", "devices", "steps_per_call", "checkpoint_every")  # a run may go on with other values of these
+# A run may go on with other values of these.
+FREE = ("data.dir", "devices", "steps_per_call", "runs_per_call", "checkpoint_every")
 LATER = {  # fields that the first runs did not have, with the values that all of those had
+    "seeds": None,
     "patience": None,
     "init_from": None,
     "optimizer": "keras_adam",
@@ -12,7 +14,9 @@ LATER = {  # fields that the first runs did not have, with the values that all o
     "warmup_steps": 0,
     "weight_decay": 0.0,
     "momentum": 0.0,
+    "label_smoothing": 0.0,
     "devices": None,
+    "runs_per_call": None,
     "checkpoint_every": None,
     "model.implementation": "auto",
     "model.dtype": "float32",

@@ -13,7 +13,7 @@ from experiments.report import tables
 from experiments.report.curves import Rows, draw_lines
 from experiments.storage import run_folder
 from experiments.training import train
-from experiments.training.metrics import BriefProgress
+from experiments.training.progress import BriefProgress
 
 DURATION = "one to two minutes on two idle CPU cores"
 HALF = 0.5  # the accuracy of every model without positions

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from attn import positions
 from attn.kernels.selection import IMPLEMENTATIONS
 from attn.models.classifier import ClassifierConfig
+from experiments import ranges
 from experiments.errors import UsageError
 from experiments.fields import FREE, GROUPS, LATER, flattened
 from experiments.fields import MODELS as MODELS
@@ -58,8 +59,19 @@ _FLAG = Rule("True or False", lambda x: type(x) is bool)
 
 _PATH = Rule("a path in UTF-8", _is_path)
 
+_SEED = _integer(0, 2**31 - 1)
+
+
+def _are_seeds(x: Any) -> bool:
+    try:
+        return type(x) is str and all(map(_SEED.holds, ranges.integers(x)))
+    except ValueError:
+        return False
+
+
 RULES = {
-    "seed": _integer(0, 2**31 - 1),
+    "seed": _SEED,
+    "seeds": _optional(Rule(ranges.RULE, _are_seeds)),
     "epochs": _integer(1, 100_000),
     "batch_size": _integer(1, 1_000_000),
     "patience": _optional(_integer(1, 100_000)),
@@ -70,8 +82,10 @@ RULES = {
     "warmup_steps": _integer(0, 1_000_000_000),
     "weight_decay": _number(0, 1e3, "a number from 0 to 1000"),
     "momentum": _number(0, 1, "a number from 0 to 1, excluding 1"),
+    "label_smoothing": _number(0, 1, "a number from 0 to 1, excluding 1"),
     "devices": _optional(_integer(1, 65_536)),
     "steps_per_call": _optional(_integer(1, 1_000_000)),
+    "runs_per_call": _optional(_integer(1, 10_000)),
     "checkpoint_every": _optional(_integer(1, 1_000_000_000)),
     "data.name": _choice(*CORPORA),
     "data.dir": _optional(_PATH),
@@ -153,6 +167,8 @@ def check(config: Config) -> None:
     missing = RULES.keys() - fields.keys()
     if missing:
         raise UsageError(f"config.{min(missing)} is missing: it must be {RULES[min(missing)].text}")
+    if fields["seeds"] is not None and fields["seed"] != 0:
+        raise UsageError(f"config.seed={fields['seed']} and config.seeds={fields['seeds']} exclude each other")
     for field, optimizer in (("weight_decay", "adamw"), ("momentum", "sgd")):
         if fields[field] and fields["optimizer"] != optimizer:
             raise UsageError(
@@ -201,7 +217,12 @@ def _plain(value: Any) -> Any:
 
 def fingerprint(config: Config) -> str:
     """Returns a hash of 12 hex digits of all fields that change the results: all but those of FREE."""
-    fields = {k: v for k, v in flatten(config).items() if k not in FREE}
+    return fingerprint_of(flatten(config))
+
+
+def fingerprint_of(fields: dict[str, Any]) -> str:
+    """Returns the same hash from the flat fields of a config, which may come from JSON."""
+    fields = {k: v for k, v in fields.items() if k not in FREE}
     # The hashes of the ledger's first runs stay valid, in whose configs positions were a flag, and which had fewer fields.
     fields = {k: v for k, v in fields.items() if k not in LATER or v != LATER[k]}
     kind = fields.pop("model.positions")

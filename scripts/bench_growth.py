@@ -54,7 +54,8 @@ def several(model: str, count: int, sizes: Sizes) -> Callable[[], steps.State]:
     workload = make_workload(model, sizes)
     plan = build.build_plan(workload.config, Classifier(workload.model), len(workload.labels))
     rngs = jax.vmap(jax.random.key)(np.arange(count))
-    states = plan.replicate(lax.map(functools.partial(steps.initial_state, plan), rngs))
+    scalars = build.scalars_of(workload.config)
+    states = plan.replicate(lax.map(lambda rng: steps.initial_state(plan, rng, scalars), rngs))
     orders = np.asarray(lax.map(lambda rng: steps.epoch_order(plan, rng, 0, len(workload.labels))[0], rngs))
     batches = plan.batches(workload.tokens, workload.labels, orders)  # the first batch of each model
 

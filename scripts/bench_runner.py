@@ -36,11 +36,13 @@ from experiments.machine import devices
 from experiments.machine.stopping import Signals
 from experiments.report import tables
 from experiments.storage import lock, provenance
+from experiments.storage.metrics import Metrics
 from experiments.storage.record import Written
 from experiments.storage.saving import Saver
-from experiments.training import build, position
-from experiments.training.fit import Epochs, Fit
-from experiments.training.metrics import Metrics, Progress
+from experiments.training import build, drive, position, steps
+from experiments.training.fit import Fit
+from experiments.training.programs import Programs, Train
+from experiments.training.progress import Progress
 from scripts.contenders.ours import ours
 from scripts.contenders.workload import Workload
 from scripts.turns import WARM_UP, conditions, spread, time_in_turn
@@ -90,32 +92,33 @@ def runner_rows(model: str, data: str, rounds: int) -> list[list[str]]:
     corpus = build.build_corpus(config)
     plan = build.build_plan(config, build.build_model(config, corpus.tokenizer), len(corpus.train.labels))
     start = position.initial(plan, config)
-    fit, epochs = Fit(config, plan, corpus, start, Signals()), Epochs(plan, start.state, corpus.train)
-    batches, outside, saving = epochs.batches(start.state, 1), [], []
+    signals = Signals()
+    fit, programs = Fit(config, plan, corpus, start, signals), Programs(plan, corpus, signals)
+    batches, outside, saving = fit.batches(1), [], []
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     def copied() -> position.Position:
-        return start._replace(state=jax.tree.map(jnp.copy, start.state), sums=epochs.zero())
+        return start._replace(state=jax.tree.map(jnp.copy, start.state), sums=plan.replicate(steps.Sums.zero()))
 
     with tempfile.TemporaryDirectory() as folder, Metrics(Path(folder)) as metrics:
         progress = Progress(1, Terminal())
 
         def bare() -> None:
             at = copied()
-            epochs.call(at.state, at.sums, batches, 0, epochs.steps)
+            programs.answer([Train((0, 0), at.state, at.sums, batches, 0, fit.steps)])
 
         def whole() -> None:
             with lock.hold(Path(folder)) as held, provenance.attempt(Path(folder), 0) as attempt:
                 fit.position, saver = copied(), TimedSaver(held, config, corpus, attempt, start)
                 record = Written(Path(folder), metrics, saver)
                 started = time.perf_counter()
-                fit.train_epoch(epochs, record, progress)
+                drive.drive({0: fit.train_epoch(record, progress)}, programs, signals)
                 loss, accuracy = fit.position.sums.means()
                 row = {"epoch": 1, "train_loss": loss, "train_accuracy": accuracy, "val_loss": loss, "val_accuracy": accuracy}
-                row |= {"step_milliseconds": 1e3 * fit.position.seconds / epochs.steps, "examples_per_second": 1.0}
+                row |= {"step_milliseconds": 1e3 * fit.position.seconds / fit.steps, "examples_per_second": 1.0}
                 record.row(row)
                 progress.epoch(row, 0)
                 seconds = time.perf_counter() - started
@@ -124,7 +127,7 @@ def runner_rows(model: str, data: str, rounds: int) -> list[list[str]]:
 
         seconds = time_in_turn({"bare": bare, "whole": whole}, rounds)
     shares = [100 * (a / b - 1) for a, b in zip(seconds["whole"][WARM_UP:], seconds["bare"][WARM_UP:], strict=True)]
-    unit = f"% ({epochs.steps} steps)"
+    unit = f"% ({fit.steps} steps)"
     return [
         [model, f"runner over bare steps, {unit}", *spread(shares)],
         [model, f"of an epoch outside its steps, {unit}", *spread(outside[WARM_UP:])],

@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
     curve: np.ndarray  # [epochs]
 
 
-def outcome(count: int, epochs: int, examples: int, ulps: int | None = None) -> Outcome:
+def outcome(count: int, epochs: int, examples: int, ulps: int | None = None, seed: int = 0) -> Outcome:
     """Trains the transformer on the first reviews of the embedded corpus.
 
     Args:
@@ -50,9 +50,10 @@ def outcome(count: int, epochs: int, examples: int, ulps: int | None = None) -> 
       epochs: The number of epochs.
       examples: The number of reviews.
       ulps: The seed by which each parameter is moved by one unit in the last place; None moves none.
+      seed: That of the run.
     """
     config = settings.load_page("transformer", "verdicts")
-    config.devices = count
+    config.devices, config.seed = count, seed
     corpus = build.build_corpus(config)
     plan = build.build_plan(config, build.build_model(config, corpus.tokenizer), examples)
     state, curve = position.initial(plan, config).state, []

@@ -1,8 +1,8 @@
 """One of two processes that train a tiny run together, started by test_processes.py; in one of two phases.
 
 "stop": a SIGTERM comes to the second process alone. "go_on": the run is finished, goes on with one more epoch, is asked for
-again, and then with another config. Exit codes are written to WORKDIR.INDEX.json. At the end of "go_on" the second process
-ends, as if killed, and what the first one raises is written to WORKDIR.lost.txt.
+again, and then with another config; and two seeds are trained by one program. Exit codes are written to WORKDIR.INDEX.json. At
+the end of "go_on" the second process ends, as if killed, and what the first one raises is written to WORKDIR.lost.txt.
 """
 
 import json
@@ -15,7 +15,8 @@ import tiny
 
 from experiments.command_line import commands
 from experiments.machine import processes
-from experiments.training import build, fit
+from experiments.training import build
+from experiments.training.programs import Programs
 
 
 def main(phase: str, port: str, index: int, workdir: Path) -> None:
@@ -23,7 +24,7 @@ def main(phase: str, port: str, index: int, workdir: Path) -> None:
     joined = [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={index}"]
     command = ["train", *tiny.FLAGS, f"--workdir={workdir}", *joined]
     with tiny.fast_compilation():
-        codes = [stop([*command, "--config.steps_per_call=1"], index)] if phase == "stop" else go_on(command)
+        codes = [stop([*command, "--config.steps_per_call=1"], index)] if phase == "stop" else go_on(command, workdir)
     workdir.with_suffix(f".{index}.json").write_text(json.dumps(codes))
     if phase == "go_on" and index == 0:
         try:
@@ -36,7 +37,7 @@ def main(phase: str, port: str, index: int, workdir: Path) -> None:
 
 
 def stop(command: list[str], index: int) -> int:
-    call, calls = fit.Fit._call, []
+    call, calls = Programs._trained, []
 
     def preempted(*arguments):
         calls.append(None)
@@ -44,14 +45,16 @@ def stop(command: list[str], index: int) -> int:
             signal.raise_signal(signal.SIGTERM)
         return call(*arguments)
 
-    fit.Fit._call = preempted
+    Programs._trained = preempted
     return commands.main(command)
 
 
-def go_on(command: list[str]) -> list[int]:
+def go_on(command: list[str], workdir: Path) -> list[int]:
     first = commands.main([*command, "--config.epochs=1"])
     processes.join = lambda *_: None  # they have joined already
-    return [first, commands.main(command), commands.main(command), commands.main([*command, "--config.seed=1"])]
+    again = [commands.main(command), commands.main(command), commands.main([*command, "--config.seed=1"])]
+    several = [*command, f"--workdir={workdir.with_suffix('.seeds')}", "--config.seeds=0,2", "--config.epochs=1"]
+    return [first, *again, commands.main(several)]
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def test_several_models_in_one_program_are_what_each_is_alone(each, monkeypatch)
     plan = build.build_plan(workload.config, Classifier(workload.model), len(workload.labels))
     seen = set()
     for seed in range(3):
-        state = plan.replicate(steps.initial_state(plan, jax.random.key(seed)))
+        state = plan.replicate(steps.initial_state(plan, jax.random.key(seed), build.scalars_of(workload.config)))
         batches = plan.batches(
             workload.tokens, workload.labels, np.asarray(steps.epoch_order(plan, state.rng, 0, SIZES.batch_size))
         )

@@ -11,19 +11,23 @@ from pathlib import Path
 import pytest
 import tiny
 
-from experiments import quickstart, reproduce, settings
+from experiments import quickstart, settings
 from experiments.command_line import commands
 from experiments.cost import dry_run
 from experiments.data import imdb_location, verdicts
 from experiments.errors import DataError
 from experiments.machine import devices, processes
 from experiments.machine.stopping import Stopped
+from experiments.reproduction import reproduce
 from experiments.storage import files, lock, run_folder
-from experiments.training import build, metrics, train
+from experiments.training import build, train
+from experiments.training.divergence import Diverged
+from experiments.training.progress import Progress
 
 FIELDS = (
-    "the fields are seed, epochs, batch_size, patience, init_from, optimizer, learning_rate, schedule, warmup_steps, "
-    "weight_decay, momentum, devices, steps_per_call, checkpoint_every, and those of config.data and config.model"
+    "the fields are seed, seeds, epochs, batch_size, patience, init_from, optimizer, learning_rate, schedule, warmup_steps, "
+    "weight_decay, momentum, label_smoothing, devices, steps_per_call, runs_per_call, checkpoint_every, "
+    "and those of config.data and config.model"
 )
 MODEL_FIELDS = ", ".join(field.removeprefix("model.") for field in settings.RULES if field.startswith("model."))
 PAGES = {  # what a page may hold instead of a config, and what is said of it
@@ -121,7 +125,8 @@ def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
         ("predict --workdir=W /nope", "FILE /nope cannot be read: No such file or directory; to give a text itself, write"),
         ("prepare --archiv=x", "--archiv is not a flag of this command; did you mean --archive\\?"),
         ("reproduce", "--workdir is missing"),
-        ("reproduce --workdir=W --seeds=0", "--seeds=0 must be an integer from 1 to 1000"),
+        ("reproduce --workdir=W --seeds=0", "--seeds=0 must be an integer from 2 to 1000"),
+        ("reproduce --workdir=W --seeds=1", "--seeds=1 must be an integer from 2 to 1000"),
         ("reproduce --workdir=W --seeds=abc", "--seeds=abc must be an integer$"),
         (
             "train PAGE --workdir=W --coordinator=h:1",
@@ -235,7 +240,7 @@ def test_a_line_that_would_break_the_terminal(tmp_path: Path, capsys: pytest.Cap
     ("error", "code", "said"),
     [
         (DataError("IMDB archive x is truncated"), 4, "error: IMDB archive x is truncated\n"),
-        (train.Diverged("epoch 3: loss nan", {}), 3, "error: epoch 3: loss nan\n"),
+        (Diverged("epoch 3: loss nan", {}), 3, "error: epoch 3: loss nan\n"),
         (OSError(28, "No space left on device", "m"), 1, "error: [Errno 28] No space left on device: 'm'\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (
@@ -291,7 +296,7 @@ def fake_training(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Makes the quickstart's trainings and its questions instant; returns the labels of the runs as they are trained."""
     trained = []
 
-    def fake(config: settings.Config, folder: Path, label: str, progress: metrics.Progress) -> dict:
+    def fake(config: settings.Config, folder: Path, label: str, progress: Progress) -> dict:
         run_folder.refuse_other(folder, config)
         trained.append(label)
         folder.mkdir(parents=True, exist_ok=True)
@@ -370,7 +375,8 @@ def test_reproduce_is_given_its_flags(tmp_path: Path, monkeypatch: pytest.Monkey
     calls = []
     monkeypatch.setattr(reproduce, "reproduce", lambda *arguments: calls.append(arguments))
     assert commands.main(["reproduce", f"--workdir={tmp_path}", "--seeds=3"]) == 0
-    assert calls == [(tmp_path, 3, None)]
+    assert commands.main(["reproduce", f"--workdir={tmp_path}", "--data_dir=/data", "--update_docs"]) == 0
+    assert calls == [(tmp_path, 3, None, False), (tmp_path, 6, "/data", True)]
 
 
 def test_outside_of_a_checkout(tmp_path: Path):

@@ -74,7 +74,7 @@ def test_the_text_is_plain_and_nothing_is_cut_off(text: str):
 
 def test_the_arrays_of_a_checkpoint_are_as_large_as_told(plan: steps.Plan):
     """Against the arrays that a run saves; the sums of the epoch and the step are 20 bytes beside the state."""
-    state = steps.initial_state(plan, jax.random.key(0))
+    state = steps.initial_state(plan, jax.random.key(0), tiny.SCALARS)
     start = position.Position(state, steps.Sums.zero(), 0, (), (), 0.0, 0.0, None)
     saved = sum(leaf.nbytes for leaf in jax.tree.leaves(position.arrays_of(start)))
     assert dry_run._nbytes((state.params, state.optimizer)) == saved - 20
@@ -85,14 +85,14 @@ def test_layers_with_the_same_attention_are_one_line():
 
 
 def test_a_disk_that_is_too_small_is_told(plan: steps.Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    state = jax.eval_shape(functools.partial(steps.initial_state, plan), jax.random.key(0))
+    state = jax.eval_shape(functools.partial(steps.initial_state, plan), jax.random.key(0), tiny.SCALARS)
     for free, told in ((2**10, "0.000977 MiB, which is too little"), (3 * 2**30, "3,072 MiB")):
         monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda _, free=free: types.SimpleNamespace(free=free))
         assert dry_run._disk(state, tmp_path)[-1] == f"free at {tmp_path}: {told}"
 
 
 def test_operations_and_memory(plan: steps.Plan, text: str):
-    state = jax.eval_shape(functools.partial(steps.initial_state, plan), jax.random.key(0))
+    state = jax.eval_shape(functools.partial(steps.initial_state, plan), jax.random.key(0), tiny.SCALARS)
     step = flops.count(functools.partial(steps.train_step, plan), state, train_step.batch(plan))
     assert f"{step.flops / 1e6:.3g} MFLOP a step, {step.flops / 20 / 1e3:.3g} kFLOP an example" in text
     assert f"{15 * step.flops / 1e6:.3g} MFLOP in all" in text
@@ -109,7 +109,7 @@ def test_operations_and_memory(plan: steps.Plan, text: str):
     [(0, "0 X"), (999, "999 X"), (1234, "1.23 kX"), (999_900, "1 MX"), (5.6e9, "5.6 GX"), (1e15, "1 PX"), (1e19, "10 EX")],
 )
 def test_large_numbers_are_readable(value: float, shown: str):
-    assert dry_run._scaled(value, "X") == shown
+    assert dry_run.scaled(value, "X") == shown
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_what_the_backend_does_not_tell_and_what_a_run_may_leave_out(config: set
     stopping = copy.deepcopy(config)
     stopping.patience, stopping.batch_size = 1, 21
     plan = build.build_plan(stopping, build.build_model(stopping, corpus.tokenizer), 90)
-    state = jax.eval_shape(functools.partial(steps.initial_state, plan), jax.random.key(0))
+    state = jax.eval_shape(functools.partial(steps.initial_state, plan), jax.random.key(0), tiny.SCALARS)
     lines = "\n".join(dry_run._work(stopping, plan, corpus, state))
     assert "at most 15 in 3 epochs" in lines
     assert f"a step computes {plan.rows} rows" in lines

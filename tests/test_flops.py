@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from jax import lax
 
 import attn
@@ -260,8 +261,8 @@ def test_devices_share_the_work():
     model = Classifier(settings.model_config(config, vocabulary_size=30, max_length=6))
     found = []
     for number in (1, 2):
-        plan = steps.make_plan(model, attn.keras_adam(0.01), 8, jax.devices()[:number])
-        state = jax.eval_shape(functools.partial(steps.initial_state, plan), jax.random.key(0))
+        plan = steps.make_plan(model, tiny.keras_adam, 8, jax.devices()[:number])
+        state = jax.eval_shape(functools.partial(steps.initial_state, plan), jax.random.key(0), tiny.SCALARS)
         batch = steps.Batches(*(jax.ShapeDtypeStruct(shape, np.int32) for shape in ((8, 6), (8,), (8,))))
         found.append(flops.count(functools.partial(steps.train_step, plan), state, batch))
     assert found[0].flops == pytest.approx(found[1].flops, rel=0.1)

@@ -83,3 +83,22 @@ def test_bernoulli_of_keys_that_are_not_partitionable_is_that_of_jax():
     rng = jax.random.key(6)
     with jax.threefry_partitionable(False):
         np.testing.assert_array_equal(bernoulli(rng, 0.5, (4,)), jax.random.bernoulli(rng, 0.5, (4,)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_rate_that_is_an_array(dtype):
+    """One program for several rates: each drops what the rate as a number drops, and scales the rest alike, to rounding."""
+    x, rng = jax.random.normal(jax.random.key(1), (7, 30), dtype), jax.random.key(2)
+
+    def output(rate, x):
+        return dense.Dropout(rate, deterministic=False).apply({}, x, rngs={"dropout": rng})
+
+    program, dropped = jax.jit(output), set()
+    for rate in (0.0, 0.1, 0.3, 0.9):
+        found, expected = program(jnp.float32(rate), x), jax.jit(functools.partial(output, rate))(x)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found == 0, expected == 0)
+        np.testing.assert_allclose(found.astype(jnp.float32), expected.astype(jnp.float32), rtol=4 * jnp.finfo(dtype).eps)
+        dropped.add(int((found == 0).sum()))
+    assert len(dropped) == 4
+    assert program._cache_size() == 1

@@ -28,7 +28,7 @@ def test_the_optimizers_of_a_config(name: str, schedule: str):
     config = settings.load_page("transformer", "imdb")
     config.optimizer, config.schedule, config.learning_rate, config.warmup_steps = name, schedule, 0.05, 3
     config.weight_decay, config.momentum = 0.1 * (name == "adamw"), 0.8 * (name == "sgd")
-    optimizer = build.build_optimizer(config, 8)
+    optimizer = build.build_optimizer(config, 8)(build.scalars_of(config))
     params = jnp.array([1.0, -2.0, 0.5])
     state = optimizer.init(params)
     w, m, v = np.array([1.0, -2.0, 0.5]), np.zeros(3), np.zeros(3)

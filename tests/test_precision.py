@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 from flax import linen as nn
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-import attn
 from attn.kernels.fused import attention as fused
 from attn.layers import d2l, d2l_transformer, keras
 from attn.layers.dense import Dense
@@ -193,8 +193,8 @@ def test_steps_train_in_bfloat16():
     """Steps on one batch: state and sums are float32, and the loss falls."""
     tokens, labels = TOKENS.astype(np.uint16), LABELS.astype(np.int8)
     model = Classifier(config_of("transformer", "sinusoidal", "bfloat16"))
-    plan = steps.make_plan(model, attn.keras_adam(0.003), len(labels), jax.devices()[:1])
-    state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
+    plan = steps.make_plan(model, tiny.keras_adam, len(labels), jax.devices()[:1])
+    state = plan.replicate(steps.initial_state(plan, jax.random.key(0), tiny.SCALARS._replace(learning_rate=0.003)))
     before = steps.evaluate(plan, state.params, plan.split(tokens, labels)).means()[0]
     batches = plan.batches(tokens, labels, np.broadcast_to(np.arange(len(labels)), (8, len(labels))))
     state, sums, bad = steps.train(plan, state, plan.replicate(steps.Sums.zero()), batches, 0, 8)

@@ -16,6 +16,7 @@ from experiments.machine import stopping
 from experiments.storage import checkpoints, lock, provenance, run_folder
 from experiments.storage.saving import Saver
 from experiments.training import fit
+from experiments.training.programs import Programs
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 STEP = "--config.steps_per_call=1"
@@ -59,7 +60,7 @@ def test_a_run_stopped_after_every_step_is_the_run_that_was_not(
     """SIGTERM in each compiled call: two epochs of five steps, so ten attempts that stop, and one that ends."""
     workdir = tmp_path / "run"
     with monkeypatch.context() as patch:
-        interrupt(patch, fit.Fit, "_call", lambda: True, signal.SIGTERM)
+        interrupt(patch, Programs, "_trained", lambda: True, signal.SIGTERM)
         for step in range(1, 11):
             tiny.train(monkeypatch, workdir, STEP, code=75)
             out, err = capsys.readouterr()
@@ -81,8 +82,8 @@ def test_a_run_stopped_after_every_step_is_the_run_that_was_not(
 @pytest.mark.parametrize(
     ("owner", "name", "number", "code"),
     [
-        (fit.Epochs, "__init__", signal.SIGUSR1, 75),  # while the train step is compiled
-        (fit.Evaluation, "_means", signal.SIGINT, 130),  # while an evaluation runs or is compiled
+        (Programs, "_compiled_train", signal.SIGUSR1, 75),  # while the train step is compiled
+        (Programs, "_evaluated", signal.SIGINT, 130),  # while an evaluation runs or is compiled
         (Saver, "save", signal.SIGTERM, 75),
     ],
     ids=["compiling", "evaluating", "saving"],
@@ -132,7 +133,7 @@ def test_a_finished_run_is_told_and_more_epochs_go_on_from_its_end(
 def test_metrics_and_tensorboard_are_cut_back(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """To the rows of the restored checkpoint, whatever a killed process or a power failure has left."""
     workdir = tmp_path / "run"
-    interrupt(monkeypatch, fit.Fit, "_call", lambda: True, signal.SIGTERM)
+    interrupt(monkeypatch, Programs, "_trained", lambda: True, signal.SIGTERM)
     with monkeypatch.context() as patch:
         patch.setattr(fit, "_CALL_SECONDS", 1000.0)  # a whole epoch in the second call
         tiny.train(monkeypatch, workdir, "--config.steps_per_call=5", code=75)
@@ -152,7 +153,7 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     workdir, calls = tmp_path / "run", []
-    interrupt(monkeypatch, fit.Fit, "_call", lambda: calls.append(None) or len(calls) == 8, signal.SIGTERM)
+    interrupt(monkeypatch, Programs, "_trained", lambda: calls.append(None) or len(calls) == 8, signal.SIGTERM)
     tiny.train(monkeypatch, workdir, STEP, "--config.checkpoint_every=3", code=75)
     monkeypatch.undo()
     assert checkpoints.steps_of(workdir, "last") == [6, 8]
@@ -226,13 +227,13 @@ def test_a_result_that_is_damaged_is_made_again_and_one_without_checkpoints_is_k
 
 
 def test_a_folder_that_is_removed_while_it_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    workdir, call = tmp_path / "run", fit.Fit._call
+    workdir, call = tmp_path / "run", Programs._trained
 
     def remove(*arguments: object) -> object:
         shutil.rmtree(workdir)
         return call(*arguments)
 
-    monkeypatch.setattr(fit.Fit, "_call", remove)
+    monkeypatch.setattr(Programs, "_trained", remove)
     tiny.train(monkeypatch, workdir, code=1)
     said = f"error: --workdir={workdir} or its file LOCK was removed while the run was writing there\n"
     assert capsys.readouterr().err == said
@@ -302,7 +303,7 @@ def test_no_memory_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def exhausted(*_: object) -> None:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.\nmore")
 
-    monkeypatch.setattr(fit.Epochs, "call", exhausted)
+    monkeypatch.setattr(Programs, "_trained", exhausted)
     tiny.train(monkeypatch, tmp_path / "run", code=1)
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: out of memory at config.batch_size={tiny.BATCH_SIZE}: a smaller one needs less")

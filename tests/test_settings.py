@@ -21,13 +21,13 @@ from experiments.training import build
 
 OPTIONAL = (
     "steps_per_call", "data.dir", "data.vocabulary_size", "data.max_length", "patience", "devices", "checkpoint_every",
-    "init_from",
+    "init_from", "seeds", "runs_per_call",
 )  # fmt: skip
 FLAGS = ("model.mask_padding",)
 PATHS = ("data.dir", "init_from")
-NUMBERS = ("learning_rate", "weight_decay", "momentum", "model.dropout_rate")
+NUMBERS = ("learning_rate", "weight_decay", "momentum", "label_smoothing", "model.dropout_rate")
 NAMES = ("data.name", "model.body", "model.positions", "model.dtype", "optimizer", "schedule")
-INTEGERS = tuple(sorted(settings.RULES.keys() - {*FLAGS, *NUMBERS, *NAMES, *PATHS, "model.output_dims"}))
+INTEGERS = tuple(sorted(settings.RULES.keys() - {*FLAGS, *NUMBERS, *NAMES, *PATHS, "seeds", "model.output_dims"}))
 LONG = "x" * 3_000
 
 # As typed; then as Python values, which a page could give.
@@ -37,6 +37,7 @@ TYPED = {
     **{field: [*TYPED_ALWAYS, "True", "None", "1e3", "1.5e3", "(1, 2)", "0.1.2"] for field in NUMBERS},
     **{field: [*TYPED_ALWAYS, "True", "None", "3.5", "imbd", "IMDB", "Transformer", "rotery"] for field in NAMES},
     **{field: [*TYPED_ALWAYS, "None", "2", "3.5", "yes!", "Truee", "(True,)"] for field in FLAGS},
+    "seeds": [*TYPED_ALWAYS, "True", "3.5", "(1, 2)", "9" * 5_000, "1 000", "3..1", "0..99999", "0..3,2", "1,,2", "0...3", "٣"],
     "model.output_dims": [
         "nan",
         "inf",
@@ -62,6 +63,7 @@ VALUES_OF = {
     **{field: [*VALUES, True, None, 3.5, ("imdb",), "IMDB"] for field in NAMES},
     **{field: [*VALUES, None, 0, 1, 1.0, "True", (True,)] for field in FLAGS},
     **{field: [math.nan, -1, 0, 1e12, True, 3.5, "", b"a", ["a"], ("a",), {"a"}, "a\0b", Path("a")] for field in PATHS},
+    "seeds": [*VALUES, True, 3, (0, 1), range(3), "3..1", "-1..3", "0..3,1", "2147483648"],
     "model.output_dims": [*VALUES, None, True, 16, (), (0,), (True,), (16.0,), (-1,), (None,), ((16,),), (10**12,)],
 }
 for field in INTEGERS:
@@ -190,10 +192,10 @@ def test_unknown_field_is_told_its_neighbour(field: str, near: str, form: str, t
     [
         (
             "score",
-            "the fields are seed, epochs, batch_size, ",
+            "the fields are seed, seeds, epochs, batch_size, ",
         ),
         ("workers", "the fields are .*, checkpoint_every, and those of config.data and config.model"),
-        ("a.b", "the fields are seed, epochs, "),
+        ("a.b", "the fields are seed, seeds, epochs, "),
         ("data.foo", "the fields of config.data are name, dir, vocabulary_size, max_length"),
         ("data", "the fields of config.data are name, "),
         ("model.body.x", "the fields of config.model are body, num_classes, "),
@@ -244,7 +246,7 @@ def test_a_config_from_before_some_fields_is_completed():
     config = page({})
     old = {k: v for k, v in config.to_dict().items() if k not in settings.LATER}
     old["model"] = {k: v for k, v in old["model"].items() if f"model.{k}" not in settings.LATER}
-    assert len(old) + 9 == len(config.to_dict())
+    assert len(old) + 12 == len(config.to_dict())
     assert settings.with_later_fields(old) == config.to_dict()
     flat = {k: v for k, v in settings.flatten(config).items() if k not in settings.LATER}  # as in a checkpoint
     assert settings.differences(flat, settings.flatten(config)) == ""
@@ -270,15 +272,16 @@ def test_missing_and_extra_fields():
 def test_fingerprint_knows_what_changes_the_numbers():
     """Place and speed do not; each other field does."""
     own, masked = settings.fingerprint(page({})), settings.flatten(page({}))["model.mask_padding"]
-    same = {"data.dir": "/somewhere", "steps_per_call": 7, "devices": 3, "checkpoint_every": 5}
+    same = {"data.dir": "/somewhere", "steps_per_call": 7, "runs_per_call": 2, "devices": 3, "checkpoint_every": 5}
     assert settings.fingerprint(page(same)) == own
     others = {
-        "seed": 1, "epochs": 3, "batch_size": 7, "learning_rate": 0.1, "data.name": "imdb", "data.vocabulary_size": 9,
+        "seed": 1, "seeds": "0..2", "epochs": 3, "batch_size": 7, "learning_rate": 0.1, "data.name": "imdb",
+        "data.vocabulary_size": 9,
         "data.max_length": 8, "model.body": "attention", "model.num_classes": 3, "model.embed_dim": 5, "model.num_layers": 2,
         "model.num_heads": 3, "model.key_dim": 4, "model.output_dims": (5,), "model.feedforward_dim": 6,
         "model.positions": "learned", "model.dropout_rate": 0.5, "model.mask_padding": not masked,
         "model.implementation": "dense", "patience": 2, "init_from": "/a", "optimizer": "adamw", "schedule": "cosine",
-        "warmup_steps": 4, "weight_decay": 0.01, "momentum": 0.9, "model.dtype": "bfloat16",
+        "warmup_steps": 4, "weight_decay": 0.01, "momentum": 0.9, "label_smoothing": 0.1, "model.dtype": "bfloat16",
     }  # fmt: skip
     assert {*same, *others} == settings.RULES.keys()
     assert len({settings.fingerprint(page({field: value})) for field, value in others.items()} | {own}) == len(others) + 1

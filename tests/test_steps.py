@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 
-import attn
 from attn.models.classifier import Classifier
 from experiments import settings
 from experiments.training import steps
@@ -23,7 +23,7 @@ def make_plan(page="transformer_positional", microbatch_size=2, devices=2, mask_
     config = settings.load_page(page, "imdb")
     config.model.mask_padding = mask_padding
     model = Classifier(settings.model_config(config, vocabulary_size=30, max_length=LENGTH))
-    plan = steps.make_plan(model, attn.keras_adam(0.01), BATCH, jax.local_devices()[:devices])
+    plan = steps.make_plan(model, tiny.keras_adam, BATCH, jax.local_devices()[:devices])
     return dataclasses.replace(plan, microbatch_size=microbatch_size)
 
 
@@ -41,7 +41,7 @@ def make_batches(plan: steps.Plan, rng: jax.Array) -> steps.Batches:
 
 @functools.cache
 def run_epoch(plan: steps.Plan, calls=((0, 3),), seed=0):
-    state = plan.replicate(steps.initial_state(plan, jax.random.key(seed)))
+    state = plan.replicate(steps.initial_state(plan, jax.random.key(seed), tiny.SCALARS))
     batches, sums = make_batches(plan, state.rng), plan.replicate(steps.Sums.zero())
     for first, last in calls:
         state, sums, bad = steps.train(plan, state, sums, batches, first, last)
@@ -70,7 +70,7 @@ def test_order_is_a_permutation_that_changes_with_the_epoch_and_the_seed():
 def test_a_step_is_the_gradient_of_the_mean_loss_over_the_batch():
     """Against one plain `jax.grad` of the whole batch without dropout, through Keras' Adam; the last batch is ragged."""
     plan = make_plan("single_head")
-    state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
+    state = plan.replicate(steps.initial_state(plan, jax.random.key(0), tiny.SCALARS))
     order, examples = steps.epoch_order(plan, state.rng, 0, EXAMPLES), make_examples()
     params, optimizer = jax.tree.map(jnp.copy, (state.params, state.optimizer))
 
@@ -81,7 +81,7 @@ def test_a_step_is_the_gradient_of_the_mean_loss_over_the_batch():
     @jax.jit
     def step(params, optimizer, tokens, labels):
         results, gradient = jax.value_and_grad(loss, has_aux=True)(params, tokens, labels)
-        updates, optimizer = plan.optimizer.update(gradient, optimizer)
+        updates, optimizer = plan.optimizer(tiny.SCALARS).update(gradient, optimizer)
         return results, optax.apply_updates(params, updates), optimizer
 
     total = correct = 0
@@ -143,7 +143,7 @@ def test_reviews_are_trimmed_where_padding_is_masked():
         config = settings.load_page("single_head", "imdb")
         config.model.mask_padding = mask_padding
         model = Classifier(settings.model_config(config, vocabulary_size=30, max_length=max_length))
-        return steps.make_plan(model, attn.keras_adam(0.01), BATCH, jax.devices()).lengths
+        return steps.make_plan(model, tiny.keras_adam, BATCH, jax.devices()).lengths
 
     assert lengths(256, mask_padding=True) == (128, 192, 256)
     assert lengths(256, mask_padding=False) == (256,)
@@ -152,7 +152,7 @@ def test_reviews_are_trimmed_where_padding_is_masked():
 
 def test_dropout_changes_with_the_seed_and_the_step():
     plan = make_plan()
-    state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
+    state = plan.replicate(steps.initial_state(plan, jax.random.key(0), tiny.SCALARS))
     batches, losses = make_batches(plan, state.rng), set()
     for rng, step in ((0, 0), (0, 1), (1, 0)):  # the same parameters, the same examples
         changed = jax.tree.map(jnp.copy, state._replace(rng=jax.random.key(rng), step=jnp.int32(step)))
@@ -186,7 +186,7 @@ def test_where_jax_computes_in_float64_the_state_stays_the_same():
 
 def test_evaluation_is_the_mean_over_the_split():
     plan = make_plan()
-    state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
+    state = plan.replicate(steps.initial_state(plan, jax.random.key(0), tiny.SCALARS))
     tokens, labels = (array.astype(np.int32) for array in make_examples())
     logits = np.asarray(jax.jit(plan.model.apply)({"params": state.params}, tokens), np.float64)
     log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -213,7 +213,7 @@ def test_a_step_that_is_not_finite_ends_the_call_before_it(which: str, monkeypat
             return loss + shift - jnp.sqrt(shift * shift), correct  # at 0: the value 0, and the gradient NaN
 
         monkeypatch.setattr(steps, "_score", turn)
-    state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
+    state = plan.replicate(steps.initial_state(plan, jax.random.key(0), tiny.SCALARS))
     batches, zero = make_batches(plan, state.rng), plan.replicate(steps.Sums.zero())
     if which == "parameter":
         state, sums, bad = steps.train(plan, state, zero, batches, 0, 1)

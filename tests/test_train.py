@@ -17,7 +17,8 @@ from experiments import settings
 from experiments.command_line import commands
 from experiments.errors import DataError, UsageError
 from experiments.storage import run_folder
-from experiments.training import build, evaluation, metrics, steps, train
+from experiments.training import build, evaluation, steps, train
+from experiments.training.progress import BriefProgress, Progress, duration
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")  # as `tiny.train`, so that bits can be compared
 COLUMNS = (
@@ -245,7 +246,7 @@ def sums(loss: float, correct: int, examples: int) -> steps.Sums:
 
 
 def test_progress_in_a_terminal_rewrites_its_line():
-    progress = metrics.Progress(12, stream := Terminal())
+    progress = Progress(12, stream := Terminal())
     progress.update(1, 5, 20, sums(400.0, 200, 800), seconds=2.0)
     start, line = stream.getvalue().split("\r")
     assert start == ""
@@ -273,12 +274,12 @@ def test_progress_in_a_terminal_rewrites_its_line():
 
 
 def test_progress_says_once_how_long_the_run_takes():
-    progress = metrics.Progress(10, stream := io.StringIO())
+    progress = Progress(10, stream := io.StringIO())
     progress.start()
     progress.estimate(epoch_seconds=13.0, epochs=10)
     progress.estimate(epoch_seconds=20.0, epochs=9)
     assert stream.getvalue().splitlines()[1:] == ["10 epochs: about 3 minutes"]
-    resumed = metrics.Progress(10, stream := io.StringIO())
+    resumed = Progress(10, stream := io.StringIO())
     resumed.estimate(epoch_seconds=13.0, epochs=1)
     assert stream.getvalue() == "1 epoch left: about 15 seconds\n"
 
@@ -287,12 +288,12 @@ def test_progress_says_once_how_long_the_run_takes():
     ("seconds", "words"), [(0.1, "5 seconds"), (41, "40 seconds"), (89, "90 seconds"), (95, "2 minutes"), (5040, "84 minutes")]
 )
 def test_duration(seconds: float, words: str):
-    assert metrics.duration(seconds) == f"about {words}"
+    assert duration(seconds) == f"about {words}"
 
 
 def test_brief_progress_is_one_line_a_run():
     for stream, shown in ((Terminal(), 3), (io.StringIO(), 1)):
-        progress = metrics.BriefProgress(12, stream)
+        progress = BriefProgress(12, stream)
         progress.start()
         progress.estimate(epoch_seconds=3.0, epochs=12)
         progress.update(1, 5, 20, sums(400.0, 200, 800), seconds=2.0)
@@ -304,7 +305,7 @@ def test_brief_progress_is_one_line_a_run():
 
 
 def test_progress_elsewhere_is_a_plain_line_an_epoch():
-    progress = metrics.Progress(12, stream := io.StringIO())
+    progress = Progress(12, stream := io.StringIO())
     progress.update(1, 5, 20, sums(400.0, 200, 800), seconds=2.0)
     assert stream.getvalue() == ""
     progress.epoch(ROW, seconds_left=61.4)

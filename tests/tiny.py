@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
+import optax
 import pytest
 
+import attn
 from experiments.command_line import commands
 from experiments.data import verdicts
 from experiments.data.corpus import Corpus, Split
-from experiments.training import build
+from experiments.training import build, steps
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"train": 90, "validation": 31, "test": 33}  # pairwise different, and no multiple of the batch size
@@ -26,8 +28,14 @@ FLAGS = (
     "--config.model.key_dim=3",
     "--config.model.feedforward_dim=7",
 )
+SCALARS = steps.Scalars(learning_rate=0.01, weight_decay=0.0, dropout_rate=0.1, label_smoothing=0.0)
 # What a run leaves and that differs from run to run.
 TIMES = ("examples_per_second", "real_tokens_per_second", "step_milliseconds", "compile_seconds", "train_seconds", "git_commit")
+
+
+def keras_adam(scalars: steps.Scalars) -> optax.GradientTransformation:
+    """The optimizer of a plan."""
+    return attn.keras_adam(scalars.learning_rate)
 
 
 @functools.cache

@@ -81,12 +81,12 @@ class Dropout(nn.Module):
     Srivastava et al. 2014.
 
     Attributes:
-      rate: the probability, in [0, 1).
+      rate: the probability, in [0, 1). A scalar array is not checked; with it, one program serves several rates.
       deterministic: True returns the input unchanged; otherwise the rng named "dropout" is needed. A traced flag decides in
         the running program.
     """
 
-    rate: float
+    rate: float | Array
     deterministic: Flag
 
     @nn.compact
@@ -94,11 +94,14 @@ class Dropout(nn.Module):
         """An array of any shape to one of the same shape and dtype."""
         x = jnp.asarray(x)  # NumPy would divide bfloat16 in float32
         traced = isinstance(self.deterministic, jax.Array)
-        if self.rate == 0 or (not traced and self.deterministic):
+        given = isinstance(self.rate, jax.Array)
+        if (not given and self.rate == 0) or (not traced and self.deterministic):
             return x
         if traced and not (self.has_rng("dropout") or self.has_rng("params")):
             raise ValueError("deterministic is traced: without the rng named 'dropout' it must be static, such as a field")
-        rate = float(self.rate)  # a number of NumPy would change the dtype of x
-        keep = bernoulli(self.make_rng("dropout"), 1 - rate, x.shape)
-        kept = jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
+        probability = 1 - (self.rate if given else float(self.rate))  # a number of NumPy would change the dtype of x
+        keep = bernoulli(self.make_rng("dropout"), probability, x.shape)
+        # XLA multiplies by the inverse of a constant: the same here, for the same bits.
+        scaled = (x * (1 / probability)).astype(x.dtype) if given else x / probability
+        kept = jnp.where(keep, scaled, jnp.zeros((), x.dtype))
         return jnp.where(self.deterministic, x, kept) if traced else kept

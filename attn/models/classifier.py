@@ -116,12 +116,14 @@ class Classifier(flags.WithFlags):
     config: ClassifierConfig
 
     @nn.compact
-    def __call__(self, tokens: Tokens, *, deterministic: flags.Flag | None = None) -> Logits:
+    def __call__(self, tokens: Tokens, *, deterministic: flags.Flag | None = None, dropout_rate: Array | None = None) -> Logits:
         """Classifies texts.
 
         Args:
           tokens: integers `[*B, T]`.
           deterministic: False applies dropout, and needs the rng named "dropout". None means the field, or True.
+          dropout_rate: a scalar array in [0, 1), which is not checked, in place of the config's rate: one program serves models
+            that differ in it. Without effect if the config's rate is 0.
 
         Returns:
           Logits `[*B, C]`, float32 whatever the `dtype`. With `mask_padding`, a text that is all padding is pooled to 0, so its
@@ -136,8 +138,9 @@ class Classifier(flags.WithFlags):
             table = sinusoidal(*x.shape[-2:], interleaved=config.positions == "sinusoidal")
             (x,) = cast(config.layer_dtype, promoting(jnp.add, x, table.reshape((1,) * (x.ndim - 2) + table.shape)))
         position, flag = self._relative(), flags.resolve_deterministic(self, deterministic)
+        rate = config.dropout_rate if dropout_rate is None or config.dropout_rate == 0 else dropout_rate
         for index in range(config.num_layers):
-            x = self._layer(index, x, valid, position, flag)
+            x = self._layer(index, x, valid, position, rate, flag)
         if config.dtype == "bfloat16":
             x = x.astype(jnp.float32)  # bfloat16 has no 257, a count of tokens, and few logits between 0.5 and 1
         pooled = mean_pool(x, valid) if x.ndim > tokens.ndim else x
@@ -157,7 +160,15 @@ class Classifier(flags.WithFlags):
         return None
 
     @nn.nowrap
-    def _layer(self, index: int, x: Array, valid: Valid | None, position: Relative | None, deterministic: flags.Flag) -> Array:
+    def _layer(
+        self,
+        index: int,
+        x: Array,
+        valid: Valid | None,
+        position: Relative | None,
+        rate: float | Array,
+        deterministic: flags.Flag,
+    ) -> Array:
         """`[*B, T, D]` to `[*B, T, D]`. The last layer may return its mean over the positions, `[*B, D]`, which is faster."""
         config, name = self.config, f"{self.config.body}_{index}"
         if config.body == "transformer":
@@ -165,7 +176,7 @@ class Classifier(flags.WithFlags):
                 config.num_heads,
                 config.key_dim,
                 config.feedforward_dim,
-                config.dropout_rate,
+                rate,
                 implementation=config.implementation,
                 dtype=config.layer_dtype,
                 name=name,
@@ -188,7 +199,7 @@ class Classifier(flags.WithFlags):
         deterministic = True if config.dropout_rate == 0 else deterministic
         if index == config.num_layers - 1 and deterministic is True:
             return layer.mean(x, x, over=valid, **options)
-        return Dropout(config.dropout_rate, deterministic=deterministic)(layer(x, x, **options))
+        return Dropout(rate, deterministic=deterministic)(layer(x, x, **options))
 
 
 def mean_pool(x: Array, valid: Valid | None) -> Array:

@@ -16,7 +16,7 @@ from absl import flags
 from experiments.errors import Refusal, UsageError
 
 Config = Any  # see settings.Config
-Defaults = Mapping[str, str | int | None]  # of the flags of a command, by name
+Defaults = Mapping[str, str | int | tuple[str, ...] | None]  # of the flags of a command, by name
 _RULES = {"bool": "true or false", "int": "an integer"}  # by absl's name of the type of a flag
 
 
@@ -28,7 +28,7 @@ def parse(
     Args:
       arguments: The command line after the name of the command.
       defaults: The flags and their defaults. A flag whose default is an integer takes integers only, and one whose default is
-        False takes no value.
+        False takes no value. One whose default is a tuple may be repeated.
       words: Whether words without dashes are allowed.
       fields: Whether other flags are allowed, which `read_config` will read.
 
@@ -117,6 +117,8 @@ def _defined(defaults: Defaults) -> flags.FlagValues:
     for name, default in defaults.items():
         if default is False:
             flags.DEFINE_bool(name, default, "", flag_values=values)
+        elif isinstance(default, tuple):
+            flags.DEFINE_multi_string(name, default, "", flag_values=values)
         elif isinstance(default, int):
             flags.DEFINE_integer(name, default, "", flag_values=values)
         else:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import rich.box
 from flax.linen.summary import tabulate
 
-from experiments import settings
+from experiments import ranges, settings
 from experiments.cost import train_step
 from experiments.data.corpus import Corpus
 from experiments.machine import devices
@@ -46,7 +46,7 @@ def describe(config: Config, workdir: Path | None) -> str:
     settings.check(config)
     corpus = build.build_corpus(config)
     plan = build.build_plan(config, build.build_model(config, corpus.tokenizer), len(corpus.train.labels))
-    state = train_step.initial_state(plan, config.seed)
+    state = train_step.initial_state(plan, config)
     sections = {
         "Config": _config(config),
         "Parameters": _parameters(plan, state),
@@ -64,7 +64,7 @@ def _config(config: Config) -> list[str]:
 def _parameters(plan: steps.Plan, state: steps.State) -> list[str]:
     return [
         *_table(plan),
-        f"{_size(state.params):,} parameters",
+        f"{size(state.params):,} parameters",
         "attention in a train step:",
         *(f"  {line}" for line in _grouped(build.attention_of(plan.model))),
     ]
@@ -94,7 +94,8 @@ def _grouped(attention: Sequence[str]) -> list[str]:
     return lines
 
 
-def _size(tree: Any) -> int:
+def size(tree: Any) -> int:
+    """Returns the number of entries of the arrays of a tree."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
@@ -113,10 +114,12 @@ def _work(config: Config, plan: steps.Plan, corpus: Corpus, state: steps.State) 
         f"{examples:,} examples of up to {length:,} tokens, from a vocabulary of {plan.model.config.vocabulary_size:,}",
         f"batches of {config.batch_size:,}: {per_epoch:,} steps an epoch, {most}{config.epochs * per_epoch:,} "
         f"in {config.epochs:,} epochs",
-        f"{_scaled(step.flops, 'FLOP')} a step, {_scaled(per_example, 'FLOP')} an example, "
-        f"{most}{_scaled(whole, 'FLOP')} in all, without evaluation",
-        f"{_scaled(step.transcendentals, '').strip()} results of exp, log and the like a step beside them",
+        f"{scaled(step.flops, 'FLOP')} a step, {scaled(per_example, 'FLOP')} an example, "
+        f"{most}{scaled(whole, 'FLOP')} in all, without evaluation",
+        f"{scaled(step.transcendentals, '').strip()} results of exp, log and the like a step beside them",
     ]
+    if config.seeds is not None:
+        lines.append(f"{len(ranges.integers(config.seeds))} runs, one for each seed; all numbers here are of one of them")
     if plan.rows > config.batch_size:
         lines.append(f"a step computes {plan.rows:,} rows: the batch, rounded up to equal parts on the devices")
     if step.estimated:
@@ -162,7 +165,7 @@ def _mebibytes(size: float) -> str:
     return f"{mebibytes:,.0f} MiB" if mebibytes >= 100 else f"{mebibytes:.3g} MiB"
 
 
-def _scaled(value: float, unit: str) -> str:
+def scaled(value: float, unit: str) -> str:
     """Returns for example "1.23 GFLOP"."""
     rounded = int(float(f"{value:.3g}"))  # 999,900 is 1 M, not 1e+03 k
     power = min(6, (len(str(rounded)) - 1) // 3)

@@ -11,7 +11,7 @@ from attn.models.classifier import Classifier
 from experiments import settings
 from experiments.cost import flops
 from experiments.settings import Config
-from experiments.training import build, steps
+from experiments.training import build, position, steps
 
 _MANY = 2**31 - 1  # steps of a run, on whose number the operations of a step do not depend
 
@@ -30,12 +30,12 @@ def of_config(config: Config, vocabulary_size: int, max_length: int) -> flops.Fl
     settings.check(config)
     model = Classifier(settings.model_config(config, vocabulary_size, max_length))
     plan = steps.make_plan(model, build.build_optimizer(config, _MANY), config.batch_size, jax.devices()[:1])
-    return of_plan(plan, initial_state(plan, config.seed))
+    return of_plan(plan, initial_state(plan, config))
 
 
-def initial_state(plan: steps.Plan, seed: int) -> steps.State:
+def initial_state(plan: steps.Plan, config: Config) -> steps.State:
     """Returns the shapes of the state of a run."""
-    return jax.eval_shape(functools.partial(steps.initial_state, plan), jax.random.key(seed))
+    return jax.eval_shape(lambda: position.initial_state(plan, config))
 
 
 def of_plan(plan: steps.Plan, state: steps.State) -> flops.Flops:

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from experiments.errors import Refusal
 
@@ -45,7 +45,10 @@ class Signals:
 
     Attributes:
       received: The first signal, or None.
+      first: The first signal that any object of this class has received in this process, or None.
     """
+
+    first: ClassVar[signal.Signals | None] = None
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -64,7 +67,7 @@ class Signals:
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self.received is not None:
             os._exit(exit_code(self.received))
-        self.received = signal.Signals(number)
+        self.received = Signals.first = signal.Signals(number)
         if self._raises:
             raise Stopped(self.received)
 

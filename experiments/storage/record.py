@@ -10,10 +10,10 @@ from experiments.machine import processes
 from experiments.settings import Config
 from experiments.storage import provenance
 from experiments.storage.lock import Held
+from experiments.storage.metrics import Metrics
 from experiments.storage.saving import Saver
 from experiments.training import divergence
 from experiments.training.divergence import Diverged
-from experiments.training.metrics import Metrics
 from experiments.training.position import Position
 
 
@@ -55,7 +55,7 @@ class Written(Record):
 
 
 @contextlib.contextmanager
-def opened(held: Held | None, config: Config, corpus: Corpus, start: Position) -> Iterator[Record]:
+def opened(held: Held | None, config: Config, corpus: Corpus, start: Position, runs: int = 1) -> Iterator[Record]:
     """Opens the record of an attempt that begins at a position, and writes the line of its end to provenance.jsonl.
 
     Args:
@@ -63,6 +63,7 @@ def opened(held: Held | None, config: Config, corpus: Corpus, start: Position) -
       config: The config of the run.
       corpus: Its corpus.
       start: Where the attempt begins.
+      runs: How many runs are trained together.
     """
     if held is None:
         yield Record()
@@ -72,4 +73,4 @@ def opened(held: Held | None, config: Config, corpus: Corpus, start: Position) -
         provenance.attempt(workdir, start.step, corpus_sha256=corpus.sha256, process=processes.described()) as attempt,
         Metrics(workdir, start.rows, start.times) as metrics,
     ):
-        yield Written(workdir, metrics, Saver(held, config, corpus, attempt, start))
+        yield Written(workdir, metrics, Saver(held, config, corpus, attempt, start, runs))

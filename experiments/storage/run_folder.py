@@ -33,9 +33,9 @@ class Run(NamedTuple):
     corpus_sha256: str  # of the corpus that it was trained on
 
 
-def check(workdir: Path) -> None:
-    """Checks that a folder can be written. Creates nothing. Raises UsageError otherwise."""
-    files.refuse_unwritable("--workdir", workdir)
+def check(workdir: Path, flag: str = "--workdir") -> None:
+    """Checks that a folder can be written. Creates nothing. Raises UsageError otherwise. `flag` is the one that names it."""
+    files.refuse_unwritable(flag, workdir)
 
 
 @contextlib.contextmanager

@@ -30,10 +30,11 @@ class Saver:
       corpus: Its corpus.
       attempt: Records which step was saved.
       restored: The position from which this attempt has started.
+      runs: How many runs are trained together, of which each saves in its part of the time.
     """
 
-    def __init__(self, held: Held, config: Config, corpus: Corpus, attempt: Attempt, restored: Position):
-        self._held, self._workdir = held, held.workdir
+    def __init__(self, held: Held, config: Config, corpus: Corpus, attempt: Attempt, restored: Position, runs: int = 1):
+        self._held, self._workdir, self._share = held, held.workdir, _SHARE / runs
         self._config, self._corpus, self._attempt = config, corpus, attempt
         self._next = 0.0  # when a checkpoint is due; the first one after the first call
         self._saved = (restored.step, len(restored.rows)) if restored.step else None
@@ -65,7 +66,7 @@ class Saver:
         self._attempt.saved(at.step)
         self._saved, self._failures = (at.step, len(at.rows)), 0
         ended = time.monotonic()
-        self._next = ended + max(_LEAST_SECONDS, (ended - started) / _SHARE)
+        self._next = ended + max(_LEAST_SECONDS, (ended - started) / self._share)
 
     def try_to_save(self, at: Position) -> None:
         """Saves a position; says on stderr if that fails. Raises OSError after the third failure in a row."""
@@ -85,12 +86,12 @@ class Saver:
             checkpoints.keep(self._workdir, kind, set(earlier[-2:]))
 
 
-def check_room(workdir: Path, at: Position) -> None:
-    """Refuses a disk that has no room for the checkpoints. Raises Refusal with the bytes that are needed and free."""
+def check_room(workdir: Path, at: Position, runs: int = 1) -> None:
+    """Refuses a disk without room for the checkpoints of the runs. Raises Refusal with the bytes that are needed and free."""
     params, optimizer = (sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) for tree in (at.state.params, at.state.optimizer))
     one = 2 * params + optimizer  # one of each kind
     there = sum(path.stat().st_size for path in (workdir / checkpoints.FOLDER).rglob("*") if path.is_file())
-    needed, free = max(one, _ROOM * one - there), shutil.disk_usage(workdir).free
+    needed, free = runs * max(one, _ROOM * one - there), shutil.disk_usage(workdir).free
     if free < needed:
         raise Refusal(
             f"--workdir={workdir}: {needed / 1e6:.1f} MB are needed for checkpoints, and {free / 1e6:.1f} MB are free"

@@ -1,6 +1,7 @@
 """Builds the parts of a run from its config: the corpus, the model and the plan of the training."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,22 +50,39 @@ def build_plan(config: Config, model: Classifier, examples: int) -> steps.Plan:
     return steps.make_plan(model, build_optimizer(config, steps_in_all), config.batch_size, devices.chosen(config.devices))
 
 
-def build_optimizer(config: Config, steps_in_all: int) -> optax.GradientTransformation:
-    """Returns the optimizer of a run of so many steps."""
-    rate = _learning_rate(config, steps_in_all)
-    if config.optimizer == "adamw":
-        return optax.adamw(rate, weight_decay=config.weight_decay)
-    if config.optimizer == "sgd":
-        return optax.sgd(rate, momentum=config.momentum or None)
-    return attn.keras_adam(rate)
+def scalars_of(config: Config) -> steps.Scalars:
+    """Returns the numbers of a config that a program takes as arguments."""
+    return steps.Scalars(config.learning_rate, config.weight_decay, config.model.dropout_rate, config.label_smoothing)
 
 
-def _learning_rate(config: Config, steps_in_all: int) -> optax.ScalarOrSchedule:
-    """Returns the learning rate at each step. The step after the warm-up is the first one with the full rate."""
+def build_optimizer(config: Config, steps_in_all: int) -> steps.Optimizer:
+    """Returns a function from the scalars of a run of so many steps to its optimizer."""
+    factor, name, momentum = _schedule(config, steps_in_all), config.optimizer, config.momentum or None
+
+    def optimizer(scalars: steps.Scalars) -> optax.GradientTransformation:
+        rate = scalars.learning_rate if factor is None else _scaled(scalars.learning_rate, factor)
+        if name == "adamw":
+            return optax.adamw(rate, weight_decay=scalars.weight_decay)
+        if name == "sgd":
+            return optax.sgd(rate, momentum=momentum)
+        return attn.keras_adam(rate)
+
+    return optimizer
+
+
+def _scaled(rate: Any, factor: optax.Schedule) -> optax.Schedule:
+    return lambda count: rate * factor(count)
+
+
+def _schedule(config: Config, steps_in_all: int) -> optax.Schedule | None:
+    """Returns the factor of the learning rate at each step, or None if it is 1 at all of them.
+
+    The step after the warm-up is the first one with the full rate.
+    """
     if config.schedule == "cosine":
         if config.warmup_steps >= steps_in_all:
             raise UsageError(f"config.warmup_steps={config.warmup_steps} must be less than the {steps_in_all} steps of the run")
-        return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup_steps, steps_in_all)
+        return optax.warmup_cosine_decay_schedule(0.0, 1.0, config.warmup_steps, steps_in_all)
     if config.warmup_steps:
-        return optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
-    return config.learning_rate
+        return optax.linear_schedule(0.0, 1.0, config.warmup_steps)
+    return None

@@ -10,8 +10,8 @@ from experiments.data.corpus import Corpus
 from experiments.errors import DataError, UsageError
 from experiments.storage import run_folder
 from experiments.training import steps
-from experiments.training.metrics import Progress
 from experiments.training.position import Position
+from experiments.training.progress import Progress
 
 _OF_WORDS = "embedding"  # the module whose rows belong to the words of the vocabulary
 

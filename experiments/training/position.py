@@ -10,7 +10,7 @@ from experiments import settings
 from experiments.data.corpus import Corpus
 from experiments.errors import DataError
 from experiments.settings import Config
-from experiments.training import steps
+from experiments.training import build, steps
 
 
 class Best(NamedTuple):
@@ -67,8 +67,13 @@ def best_row(rows: tuple[dict[str, Any], ...]) -> dict[str, Any]:
 
 def initial(plan: steps.Plan, config: Config) -> Position:
     """Returns the position at the start of a run."""
-    state = plan.replicate(steps.initial_state(plan, jax.random.key(config.seed)))
+    state = plan.replicate(initial_state(plan, config))
     return Position(state, plan.replicate(steps.Sums.zero()), 0, (), (), 0.0, 0.0, None)
+
+
+def initial_state(plan: steps.Plan, config: Config) -> steps.State:
+    """Returns the state of a run before its first step."""
+    return steps.initial_state(plan, jax.random.key(config.seed), build.scalars_of(config))
 
 
 def arrays_of(position: Position) -> dict[str, Any]:
@@ -110,10 +115,11 @@ def restored(plan: steps.Plan, config: Config, arrays: Any, meta: dict[str, Any]
     Raises:
       DataError: The arrays are not those of this model and optimizer.
     """
-    shapes = jax.eval_shape(lambda: steps.initial_state(plan, jax.random.key(config.seed)))
+    shapes = jax.eval_shape(lambda: initial_state(plan, config))
     try:
         state = steps.State(
             jax.random.key(config.seed),
+            jax.tree.map(np.float32, build.scalars_of(config)),
             arrays["step"],
             fitted(shapes.params, arrays["params"], "params"),
             fitted(shapes.optimizer, arrays["optimizer"], "optimizer"),

@@ -30,10 +30,28 @@ _CACHE_BYTES = 2**20  # for the attention weights of one layer, on one core
 _TRIMMED_FROM = 128  # positions; for shorter reviews, trimming saves less time than compiling for each length takes
 
 
+class Scalars(NamedTuple):
+    """The numbers of a config that change no shape, float32 `[]` each: one program serves runs that differ in them."""
+
+    learning_rate: Any
+    weight_decay: Any
+    dropout_rate: Any  # without effect if the rate in the config of the plan's model is 0
+    label_smoothing: Any
+
+
+class Noise(NamedTuple):
+    """What makes the loss of a training step another one than that of an evaluation."""
+
+    dropout_rng: Array  # the key of the step
+    dropout_rate: Array
+    label_smoothing: Array
+
+
 class State(NamedTuple):
     """The state of a training, which a step reads and returns."""
 
     rng: Array  # the key of the seed, which is folded and never consumed
+    scalars: Scalars
     step: Array
     params: Any
     optimizer: Any
@@ -76,12 +94,15 @@ class Batches(NamedTuple):
     slots: Array
 
 
+Optimizer = Callable[[Scalars], optax.GradientTransformation]
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """The static argument of the programs: the model, its optimizer, and how a batch is divided."""
 
     model: Classifier
-    optimizer: optax.GradientTransformation
+    optimizer: Optimizer
     batch_size: int
     microbatch_size: int
     lengths: tuple[int, ...]  # to which a microbatch may be trimmed, in ascending order; the last is the full length
@@ -169,7 +190,7 @@ def _lengths(tokens: np.ndarray, order: np.ndarray) -> np.ndarray:
     return np.where(order >= 0, lengths[order], 0)
 
 
-def make_plan(model: Classifier, optimizer: optax.GradientTransformation, batch_size: int, devices: Sequence[Device]) -> Plan:
+def make_plan(model: Classifier, optimizer: Optimizer, batch_size: int, devices: Sequence[Device]) -> Plan:
     """Makes a plan over devices."""
     mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
     microbatch_size, length = -(-batch_size // mesh.size), model.config.max_length
@@ -182,17 +203,17 @@ def make_plan(model: Classifier, optimizer: optax.GradientTransformation, batch_
     return Plan(model, optimizer, batch_size, microbatch_size, lengths, mesh)
 
 
-def initial_state(plan: Plan, rng: Array) -> State:
+def initial_state(plan: Plan, rng: Array, scalars: Scalars) -> State:
     """Returns new parameters and a new state of the optimizer, the same ones with JAX_ENABLE_X64 too."""
     with jax.enable_x64(False):  # Flax would make float64 parameters
-        return _initial_state(plan, rng)
+        return _initial_state(plan, rng, jax.tree.map(jnp.float32, scalars))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _initial_state(plan: Plan, rng: Array) -> State:
+def _initial_state(plan: Plan, rng: Array, scalars: Scalars) -> State:
     tokens = jnp.zeros((1, plan.model.config.max_length), jnp.int32)
     params = plan.model.init(jax.random.fold_in(rng, _INIT), tokens)["params"]
-    return State(rng, jnp.zeros((), jnp.int32), params, plan.optimizer.init(params))
+    return State(rng, scalars, jnp.zeros((), jnp.int32), params, plan.optimizer(scalars).init(params))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
@@ -241,6 +262,30 @@ def train(
     return state, sums, bad
 
 
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def train_in_parallel(
+    plan: Plan,
+    states: tuple[State, ...],
+    sums: tuple[Sums, ...],
+    batches: tuple[Batches, ...],
+    firsts: tuple[int | Array, ...],
+    lasts: tuple[int | Array, ...],
+) -> tuple[tuple[State, Sums, Array], ...]:
+    """Runs `train` for several runs in parallel. Each argument has one entry for each run, and so has the result."""
+    arguments = (_stacked(several) for several in (states, sums, batches, firsts, lasts))
+    results = jax.vmap(functools.partial(train, plan))(*arguments)
+    return _unstacked(plan, results, len(states))
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _unstacked(plan: Plan, tree: Any, count: int) -> tuple[Any, ...]:
+    parts = tuple(jax.tree.map(lambda leaf: leaf[index], tree) for index in range(count))  # noqa: B023
+    return lax.with_sharding_constraint(parts, NamedSharding(plan.mesh, PartitionSpec()))
+
+
 def at(batches: Batches, index: int | Array) -> Batches:
     """Returns one of the batches: tokens `[rows, T]`, labels and slots `[rows]`."""
     return jax.tree.map(lambda array: array[index], batches)
@@ -252,14 +297,16 @@ def train_step(plan: Plan, state: State, batch: Batches) -> tuple[State, Sums, A
     finite = jnp.isfinite(sums.loss)
     for leaf in jax.tree.leaves(gradient):
         finite &= jnp.all(jnp.isfinite(leaf))
-    updates, optimizer = plan.optimizer.update(gradient, state.optimizer, state.params)
-    return State(state.rng, state.step + 1, optax.apply_updates(state.params, updates), optimizer), sums, finite
+    updates, optimizer = plan.optimizer(state.scalars).update(gradient, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return state._replace(step=state.step + 1, params=params, optimizer=optimizer), sums, finite
 
 
 def mean_gradient(plan: Plan, state: State, batch: Batches) -> tuple[Any, Sums]:
     """Returns the gradient of the mean loss of a batch of `at`, and the sums."""
     dropout_rng = jax.random.fold_in(jax.random.fold_in(state.rng, _DROPOUT), state.step)
-    gradient, sums = _on_devices(plan, functools.partial(_gradient, plan), state.params, dropout_rng, sharded=batch)
+    noise = Noise(dropout_rng, state.scalars.dropout_rate, state.scalars.label_smoothing)
+    gradient, sums = _on_devices(plan, functools.partial(_gradient, plan), state.params, noise, sharded=batch)
     return jax.tree.map(lambda g: g / sums.examples, gradient), sums
 
 
@@ -281,6 +328,13 @@ def evaluate(plan: Plan, params: Any, batches: Batches) -> Sums:
     return lax.fori_loop(0, batches.labels.shape[0], body, Sums.zero())
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def evaluate_in_parallel(plan: Plan, params: tuple[Any, ...], batches: Batches) -> tuple[Sums, ...]:
+    """Runs `evaluate` for the parameters of several runs in parallel."""
+    sums = jax.vmap(functools.partial(evaluate, plan), in_axes=(0, None))(_stacked(params), batches)
+    return _unstacked(plan, sums, len(params))
+
+
 def _on_devices(plan: Plan, function: Callable, *replicated: Any, sharded: Batches) -> Any:
     """Runs `function` on every device, with all of `replicated` and its part of a batch. It sums over the devices itself."""
     specs = (*(PartitionSpec() for _ in replicated), PartitionSpec(AXIS))
@@ -291,13 +345,12 @@ def _microbatches(plan: Plan, batch: Batches) -> Batches:
     return jax.tree.map(lambda array: array.reshape(-1, plan.microbatch_size, *array.shape[1:]), batch)
 
 
-def _gradient(plan: Plan, params: Any, dropout_rng: Array, batch: Batches) -> tuple[Any, Sums]:
+def _gradient(plan: Plan, params: Any, noise: Noise, batch: Batches) -> tuple[Any, Sums]:
     """Returns the gradient of the summed loss and the sums."""
     params = lax.pcast(params, AXIS, to="varying")
 
     def loss(params: Any, part: Batches) -> tuple[Array, Sums]:
-        rngs = jax.vmap(functools.partial(jax.random.fold_in, dropout_rng))(part.slots)
-        sums = _sums(plan.model, params, part, rngs)
+        sums = _sums(plan.model, params, part, noise)
         return sums.loss, sums
 
     def microbatch(carry: tuple[Any, Sums], part: Batches):
@@ -330,10 +383,10 @@ def _cut(function: Callable[[Batches], Any], length: int, part: Batches) -> Any:
     return function(part._replace(tokens=part.tokens[:, :length]))
 
 
-def _sums(model: Classifier, params: Any, part: Batches, dropout_rngs: Array | None) -> Sums:
+def _sums(model: Classifier, params: Any, part: Batches, noise: Noise | None) -> Sums:
     """Returns the sums over examples, of which the slot −1 stands for none."""
     weights, tokens, labels = part.slots >= 0, part.tokens.astype(jnp.int32), part.labels.astype(jnp.int32)
-    losses, correct = jax.vmap(functools.partial(_score, model, params))(tokens, labels, dropout_rngs)
+    losses, correct = jax.vmap(functools.partial(_score, model, params, noise))(tokens, labels, part.slots)
     return Sums(
         jnp.sum(jnp.where(weights, losses, 0)),
         jnp.sum(correct & weights, dtype=jnp.int32),
@@ -342,9 +395,18 @@ def _sums(model: Classifier, params: Any, part: Batches, dropout_rngs: Array | N
     )
 
 
-def _score(model: Classifier, params: Any, tokens: Array, label: Array, dropout_rng: Array | None) -> tuple[Array, Array]:
+def _score(
+    model: Classifier, params: Any, noise: Noise | None, tokens: Array, label: Array, slot: Array
+) -> tuple[Array, Array]:
     """Returns the cross-entropy of one review `[T]` in nats, and whether the most probable class is its label."""
-    rngs = None if dropout_rng is None else {"dropout": dropout_rng}
-    logits = cast(Array, model.apply({"params": params}, tokens, deterministic=dropout_rng is None, rngs=rngs))
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), label)  # float64 with JAX_ENABLE_X64
-    return loss, jnp.argmax(logits) == label
+    options: dict[str, Any] = {}
+    if noise is not None:
+        options = {"rngs": {"dropout": jax.random.fold_in(noise.dropout_rng, slot)}, "dropout_rate": noise.dropout_rate}
+    logits = cast(Array, model.apply({"params": params}, tokens, deterministic=noise is None, **options))
+    correct = jnp.argmax(logits) == label
+    logits = logits.astype(jnp.float32)  # float64 with JAX_ENABLE_X64
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    if noise is not None:  # Szegedy et al. 2016, section 7
+        uniform = jax.nn.logsumexp(logits) - jnp.mean(logits)
+        loss = (1 - noise.label_smoothing) * loss + noise.label_smoothing * uniform
+    return loss, correct

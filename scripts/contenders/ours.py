@@ -14,7 +14,7 @@ def ours(workload: Workload, plan: steps.Plan | None = None) -> Contender:
     devices.start()
     jax.config.update("jax_enable_compilation_cache", False)
     plan = plan or build.build_plan(workload.config, Classifier(workload.model), len(workload.labels))
-    state = plan.replicate(steps.initial_state(plan, jax.random.key(0)))
+    state = plan.replicate(steps.initial_state(plan, jax.random.key(0), build.scalars_of(workload.config)))
     order = np.asarray(steps.epoch_order(plan, state.rng, 0, len(workload.labels)))
     batches, split = plan.batches(workload.tokens, workload.labels, order), plan.split(workload.tokens, workload.labels)
     zero = plan.replicate(steps.Sums.zero())

@@ -1,5 +1,6 @@
 """The two layers of the Keras example "Text classification with Transformer" (A. Nandan, 2020)."""
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.export import is_symbolic_dim
@@ -25,7 +26,7 @@ class TransformerBlock(flags.WithFlags):
       num_heads: the number of heads.
       key_dim: the channels of each head; the example sets it to the embedding's size.
       feedforward_dim: the size of the hidden layer of the feed-forward network.
-      dropout_rate: the rate for the output of both sub-layers.
+      dropout_rate: the rate for the output of both sub-layers; a scalar array is not checked.
       version, initializer: as in `MultiHeadAttention`.
       implementation, block: as in `attn.attend`.
       position: given here or in the call, not in both.
@@ -39,7 +40,7 @@ class TransformerBlock(flags.WithFlags):
     num_heads: int
     key_dim: int
     feedforward_dim: int
-    dropout_rate: float = 0.1
+    dropout_rate: float | Array = 0.1
     version: Version | None = None
     initializer: str | None = None
     implementation: Implementation = "auto"
@@ -49,7 +50,8 @@ class TransformerBlock(flags.WithFlags):
 
     def __post_init__(self) -> None:
         check_positive_ints(num_heads=self.num_heads, key_dim=self.key_dim, feedforward_dim=self.feedforward_dim)
-        self.dropout_rate = check_rate("dropout_rate", self.dropout_rate)
+        if not isinstance(self.dropout_rate, jax.Array):
+            self.dropout_rate = check_rate("dropout_rate", self.dropout_rate)
         flags.check_implementation(self.implementation)
         flags.check_dtype(self.dtype)
         super().__post_init__()

@@ -1,13 +1,8 @@
-"""Writes the metrics of a run while it runs: to metrics.jsonl, to TensorBoard, and as a progress line."""
+"""What is shown of a run while it trains."""
 
-import functools
-import json
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TextIO
 
-from experiments.storage import files, run_folder
 from experiments.training.steps import Sums
 
 _WITH_EVALUATION = 1.2  # an epoch's training and evaluation over its training alone, on IMDB
@@ -18,62 +13,6 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"about {max(5, 5 * round(seconds / 5))} seconds"
     return f"about {round(seconds / 60)} minutes"
-
-
-class Metrics:
-    """Writes one row per epoch to `metrics.jsonl` and to TensorBoard. A context manager.
-
-    Both are written anew from the rows of the position where an attempt starts, so that they never hold later ones.
-
-    Args:
-      workdir: The run folder.
-      rows: The rows so far.
-      times: When each of them was written, in seconds since 1970.
-
-    Raises:
-      OSError: They cannot be written.
-    """
-
-    def __init__(self, workdir: Path, rows: Sequence[dict[str, Any]] = (), times: Sequence[float] = ()):
-        self._folder, self._earlier = workdir / run_folder.BOARD, list(zip(rows, times, strict=True))
-        files.write_whole(workdir / run_folder.METRICS, "".join(map(_line, rows)))
-        self._file = (workdir / run_folder.METRICS).open("a")
-        for events in self._folder.glob("events.*"):
-            events.unlink()
-
-    def __enter__(self) -> "Metrics":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        if self._earlier or "_board" in vars(self):  # an attempt without a new row writes the earlier ones anew too
-            self._board.close()
-
-    @functools.cached_property
-    def _board(self) -> Any:
-        """Created with the first row: tensorboardX imports PyTorch if it is installed, which would delay the first step."""
-        from tensorboardX import SummaryWriter
-
-        board = SummaryWriter(str(self._folder))
-        for row, seconds in self._earlier:
-            _add_scalars(board, row, seconds)
-        return board
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Writes the row of an epoch and flushes it."""
-        self._file.write(_line(row))
-        self._file.flush()
-        _add_scalars(self._board, row)
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row) + "\n"
-
-
-def _add_scalars(board: Any, row: dict[str, Any], seconds: float | None = None) -> None:
-    for name, value in row.items():
-        if name not in ("epoch", "step"):
-            board.add_scalar(name, value, row["epoch"], walltime=seconds)
 
 
 class Progress:
@@ -89,6 +28,14 @@ class Progress:
         self._stream = stream or sys.stdout
         self._width = 0
         self._estimated = False
+
+    def of(self, index: int) -> "Progress":
+        """Returns what shows one of the runs that are trained together: this, which does not tell them apart."""
+        del index
+        return self
+
+    def ended(self) -> None:
+        """Is told that the run has ended, in whatever way."""
 
     def say(self, line: str) -> None:
         """Prints a line about the run."""
