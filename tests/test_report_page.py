@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false
 """The command `report`: its numbers against hand-worked ones, runs in any state, hostile strings, and the page in a browser."""
 
 import csv
@@ -220,9 +221,9 @@ def test_names_of_groups():
     ]
     names = [group.name for group in groups.grouped(found)]
     assert names == [
-        "transformer",
+        "transformer num_heads=2",
         "transformer num_heads=4",
-        "transformer learning_rate=1.0",
+        "transformer learning_rate=1.0 num_heads=2",
         "transformer num_heads=4 (2)",
         "single_head",
     ]
@@ -394,7 +395,7 @@ def test_csv_round_trip(tmp_path: Path):
     assert line["run"] == str(folder)
     for name in ("final_val_loss", "best_val_accuracy", "test_accuracy", "parameters"):
         assert json.loads(line[name]) == told[name]
-    assert (float(line["config.learning_rate"]), line["config.patience"], line["config.seed"]) == (1e-05, "None", "5")
+    assert (float(line["config.learning_rate"]), line["config.patience"], line["config.seed"]) == (1e-05, "", "5")
     assert float(line["examples_per_second"]) == 1500.0, "the median of 1000 and 2000"
     epochs = lines_of(written["curves.csv"])
     for read, row in zip(epochs, rows(accuracy), strict=True):
@@ -462,31 +463,31 @@ def refused(capsys: pytest.CaptureFixture, *arguments: Any) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--out=OUT"], "RUNS is missing: it must be a run folder, a folder with run folders below it, or a ledger file"),
-        (["RUN"], "--out is missing: it must be the folder of the report"),
-        (["", "--out=OUT"], "RUNS is empty: it must be a path"),
-        (["nope", "--out=OUT"], "RUNS=nope does not exist: it must be a run folder"),
-        (["RUN", "nope\0", "--out=OUT"], "RUNS=nope\\x00 cannot be read: embedded null"),
-        (["EMPTY", "--out=OUT"], "RUNS=EMPTY holds no run: it must be a run folder"),
-        (["RUN/result.json", "--out=OUT"], "RUNS=RUN/result.json holds no run: the first line of a ledger file has"),
-        (["RUN/metrics.jsonl", "--out=OUT"], "RUNS=RUN/metrics.jsonl holds no run: the first line of a ledger file has"),
-        (["RUN", "--out=RUN/config.json"], "--out=RUN/config.json cannot be written: RUN/config.json is not a folder"),
-        (["RUN", "--out=RUN/config.json/x"], "--out=RUN/config.json/x cannot be written: "),
-        (["RUN", "--out=" + "x" * 300], "--out=x"),
-        (["RUN", "--out=OUT", "--baseline=x"], "--baseline=x must be the name of a group: 'transformer'"),
-        (["RUN", "--out=OUT", "--baselin=x"], "--baselin is not a flag of this command; did you mean --baseline?"),
-        (["RUN", "--out=OUT", "--published="], "--published is empty: it must be a path"),
+        (["--out=@OUT"], "RUNS is missing: it must be a run folder, a folder with run folders below it, or a ledger file"),
+        (["@RUN"], "--out is missing: it must be the folder of the report"),
+        (["", "--out=@OUT"], "RUNS is empty: it must be a path"),
+        (["nope", "--out=@OUT"], "RUNS=nope does not exist: it must be a run folder"),
+        (["@RUN", "nope\0", "--out=@OUT"], "RUNS=nope\\x00 cannot be read: embedded null"),
+        (["@EMPTY", "--out=@OUT"], "RUNS=@EMPTY holds no run: it must be a run folder"),
+        (["@RUN/result.json", "--out=@OUT"], "RUNS=@RUN/result.json holds no run: the first line of a ledger file has"),
+        (["@RUN/metrics.jsonl", "--out=@OUT"], "RUNS=@RUN/metrics.jsonl holds no run: the first line of a ledger file has"),
+        (["@RUN", "--out=@RUN/config.json"], "--out=@RUN/config.json cannot be written: @RUN/config.json is not a folder"),
+        (["@RUN", "--out=@RUN/config.json/x"], "--out=@RUN/config.json/x cannot be written: "),
+        (["@RUN", "--out=" + "x" * 300], "--out=x"),
+        (["@RUN", "--out=@OUT", "--baseline=x"], "--baseline=x must be the name of a group: 'transformer'"),
+        (["@RUN", "--out=@OUT", "--baselin=x"], "--baselin is not a flag of this command; did you mean --baseline?"),
+        (["@RUN", "--out=@OUT", "--published="], "--published is empty: it must be a path"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture):
-    run, places = finished(tmp_path / "run", 0.8, 0), {"OUT": tmp_path / "out", "EMPTY": tmp_path / "empty"}
-    places["EMPTY"].mkdir()
+    finished(tmp_path / "run", 0.8, 0)
+    (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.rglob("*"))
-    for name, place in {"RUN": run, **places}.items():
-        arguments = [argument.replace(name, str(place)) for argument in arguments]
-        message = message.replace(name, str(place)) if not message.startswith(name + "S") else message
-    message = message.replace(f"{run}S", "RUNS").replace(f"={run}", f"={run}")
-    assert refused(capsys, *arguments).startswith(message)
+
+    def placed(text: str) -> str:
+        return re.sub("@(RUN|OUT|EMPTY)", lambda found: str(tmp_path / found[1].lower()), text)
+
+    assert refused(capsys, *map(placed, arguments)).startswith(placed(message))
     assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
 
 
@@ -602,7 +603,7 @@ def test_a_chart_is_what_it_says():
         (0.0, 1.0, ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
         (0.93, 0.97, ["0.93", "0.94", "0.95", "0.96", "0.97"]),
         (0, 5e7, ["0", "10M", "20M", "30M", "40M", "50M"]),
-        (12_000, 26_000, ["12.5k", "15.0k", "17.5k", "20.0k", "22.5k", "25.0k"]),
+        (12_000, 26_000, ["15k", "20k", "25k"]),
         (-1e-5, 1e-5, ["-1e-05", "-5e-06", "0", "5e-06", "1e-05"]),
     ],
 )
@@ -628,9 +629,11 @@ def test_the_benchmark(monkeypatch: pytest.MonkeyPatch):
 
 
 MEASURE = """<script>addEventListener("load", () => { document.querySelectorAll("details").forEach(each => each.open = true);
-document.documentElement.dataset.sizes = [innerWidth, document.documentElement.scrollWidth,
-  Math.min(...[...document.querySelectorAll("svg text")].map(each => each.getBoundingClientRect().height))].join(" ");
+parent.postMessage([innerWidth, document.documentElement.scrollWidth,
+  Math.min(...[...document.querySelectorAll("svg text")].map(each => each.getBoundingClientRect().height))].join(" "), "*");
 });</script>"""
+FRAME = """<script>addEventListener("message", event => document.documentElement.dataset.sizes = event.data);</script>
+<iframe src="measured.html" style="border: 0; height: 900px; width: {}px"></iframe>"""  # no window is less than 500 wide
 SECURITY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 
 
@@ -639,7 +642,7 @@ def browse(page: Path, width: int, profile: Path) -> tuple[str, list[str]]:
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update"
     command = [chromium, *flags.split(), "--disable-sync", f"--user-data-dir={profile}", f"--window-size={width},900"]
-    command += ["--enable-logging=stderr", "--virtual-time-budget=500", "--dump-dom", page.as_uri()]
+    command += ["--hide-scrollbars", "--enable-logging=stderr", "--virtual-time-budget=500", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60)
     return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
 
@@ -659,7 +662,9 @@ def test_in_a_browser(width: int, tmp_path: Path):
     assert console == []
     measured = tmp_path / "measured.html"
     measured.write_text(SECURITY.sub("", page.read_text(), count=1).replace("</body>", MEASURE + "</body>"))
-    document, _ = browse(measured, width, tmp_path / "profile")
+    frame = tmp_path / "frame.html"
+    frame.write_text(FRAME.format(width))
+    document, _ = browse(frame, width, tmp_path / "profile")
     inner, scrolled, text = map(float, re.search(r'data-sizes="([^"]*)"', document)[1].split())
     assert (inner, scrolled) == (width, width)
     assert text >= 11
