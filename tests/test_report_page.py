@@ -571,7 +571,7 @@ def test_flops_of_a_step(tmp_path: Path):
     wanted.devices = 1
     plan = build.build_plan(wanted, build.Classifier(settings.model_config(wanted, 98, 24)), 8000)
     expected = flops.count(
-        lambda *arguments: build.steps.train_step(plan, *arguments), train_step.initial_state(plan, 0), train_step.batch(plan)
+        lambda *arguments: build.steps.train_step(plan, *arguments), train_step.initial_state(plan, wanted), train_step.batch(plan)
     ).flops
     written = table(report(tmp_path / "out", tmp_path / "runs")["report.md"], "Heads")
     assert [cells[5] for name, cells in written.items() if name.startswith("transformer")][1] == f"{expected / 1e6:.3g} M"
