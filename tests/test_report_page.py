@@ -570,12 +570,11 @@ def test_flops_of_a_step(tmp_path: Path):
     wanted = settings.load_page("transformer", "verdicts")
     wanted.devices = 1
     plan = build.build_plan(wanted, build.Classifier(settings.model_config(wanted, 98, 24)), 8000)
-    expected = flops.count(
-        lambda *arguments: build.steps.train_step(plan, *arguments), train_step.initial_state(plan, wanted), train_step.batch(plan)
-    ).flops
+    state = train_step.initial_state(plan, wanted)
+    expected = flops.count(lambda *arrays: build.steps.train_step(plan, *arrays), state, train_step.batch(plan)).flops
     written = table(report(tmp_path / "out", tmp_path / "runs")["report.md"], "Heads")
-    assert [cells[5] for name, cells in written.items() if name.startswith("transformer")][1] == f"{expected / 1e6:.3g} M"
-    assert [cells[4] for cells in written.values()][2:] == ["4,882", "4,882"]
+    assert [cells[4] for name, cells in written.items() if name.startswith("transformer")][1] == f"{expected / 1e6:.3g} M"
+    assert [cells[3] for cells in written.values()][2:] == ["4,882", "4,882"]
 
 
 def test_bands_of_seeds_that_stopped_early():
