@@ -13,10 +13,15 @@ import pytest
 import tiny
 
 from experiments.command_line import commands
-from experiments.sweeps import sweep_folder, worker_process
+from experiments.sweeps import sweep_folder, worker, worker_process
+from experiments.sweeps.groups import Group
+from experiments.sweeps.trials import config_of
+from experiments.sweeps.watch import Watch
 from experiments.training import build
+from experiments.training.together import Member
 
 FLAGS = tiny.FLAGS
+NEEDS_RAY = "needs the extra ray: make test EXTRAS=ray"
 
 
 def use_forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,6 +32,22 @@ def use_forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setenv("PYTHONPATH", f"{tiny.ROOT}{os.pathsep}{tiny.ROOT / 'tests'}")
         forkserver.set_forkserver_preload(["sweep_worker"])
         forkserver.ensure_running()
+
+
+class Inline:
+    """An engine that trains in this process."""
+
+    described, slots, most = "this process", 1, 4
+
+    def __init__(self, jobs: int | None): ...
+
+    def run(self, groups: Sequence[Group], label: str, sweepdir: Path, watch: Watch) -> None:
+        for group in groups:
+            job = worker_process.job_of(group, label, sweepdir, {}, None)
+            members = [Member(config_of(fields), Path(workdir)) for fields, workdir in job.members.values()]
+            outcomes = worker.run_group(members, list(job.members), label)
+            assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+            watch.ended(group, {})
 
 
 def sweep(action: str, sweepdir: Path, *flags: str, code: int = 0) -> None:

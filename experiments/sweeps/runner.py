@@ -107,7 +107,8 @@ class _Runner:
     def _halve(self, eta: int) -> None:
         trials, rungs = self._sweep.trials, halving.rungs(self._sweep.trials, eta)
         for index, rung in enumerate(rungs):
-            self._watch.display.say(f"Rung {index + 1} of {len(rungs)}: {len(trials)} trials to epoch {rung.epochs}.")
+            count = f"{len(trials)} trial{'s' * (len(trials) != 1)}"
+            self._watch.display.say(f"Rung {index + 1} of {len(rungs)}: {count} to epoch {rung.epochs}.")
             self._round(trials, rung.epochs)
             if self._watch.stopping or rung is rungs[-1]:
                 return
