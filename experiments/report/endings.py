@@ -58,7 +58,7 @@ def _last_attempt(folder: Path) -> tuple[dict[str, Any], str, str]:
         except UsageError:  # a file system without locks
             return attempt, "it is running, or was killed", "unfinished"
         except Refusal as busy:
-            return attempt, str(busy).partition("is in use ")[2] or str(busy), "running"
+            return attempt, "in use" + str(busy).partition(" is in use")[2], "running"
         return attempt, "killed: it left no record of its end", "unfinished"
     if not (folder / ATTEMPTS).exists():
         return {}, UNKNOWN.reason, UNKNOWN.state

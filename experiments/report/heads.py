@@ -14,6 +14,7 @@ from experiments.report.runs import is_number
 HEADS, KEY_DIM = "model.num_heads", "model.key_dim"
 _COUNTED = 6  # models whose operations are counted; each takes a third of a second
 _NO_COST = (*FREE, "seed", "epochs", "patience", "init_from", "learning_rate", "data.name")  # no part of a step
+_LAYERS = 32  # of a model whose operations are counted
 
 Whisker = tuple[float, float, float]  # the middle and the ends
 
@@ -100,7 +101,10 @@ def _counter() -> Callable[[Group], int | None]:
     def flops(group: Group) -> int | None:
         result = next((run.result for run in group.finished.values()), {})
         words, length = result.get("vocabulary_size"), result.get("max_length")
-        if type(words) is not int or type(length) is not int or not 4 <= words <= 65_536 or not 1 <= length <= 65_536:
+        layers = group.config["model.num_layers"]
+        if type(words) is not int or type(length) is not int or type(layers) is not int:
+            return None
+        if words < 4 or length < 1 or layers > _LAYERS:
             return None
         key = json.dumps([words, length, {name: value for name, value in group.config.items() if name not in _NO_COST}])
         if key not in known:

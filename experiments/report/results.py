@@ -28,7 +28,8 @@ def means(all_groups: Sequence[Group], colours: Mapping[str, int]) -> Section:
         len(group.finished) for group in all_groups
     )
     if repeats:
-        blocks.append(Text(f"{repeats} finished runs repeat the config and the seed of an earlier one, and are not counted."))
+        which = "1 finished run repeats" if repeats == 1 else f"{repeats} finished runs repeat"
+        blocks.append(Text(f"{which} the config and the seed of an earlier one, which alone counts."))
     return Section("results", "Results", blocks)
 
 
