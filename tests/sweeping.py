@@ -50,6 +50,8 @@ class Inline:
             assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
             watch.ended(group, {})
 
+    def close(self) -> None: ...
+
 
 def sweep(action: str, sweepdir: Path, *flags: str, code: int = 0) -> None:
     """A command on the tiny corpus, in this process."""

@@ -1,5 +1,6 @@
 """The command `sweep`: its flags, and what it does before anything is written."""
 
+import contextlib
 import itertools
 import re
 import sys
@@ -85,7 +86,8 @@ def _run(values: FlagValues, fields: list[str], defaults: dict[str, Any], sweepd
     from experiments.sweeps import runner
 
     runner.check(found, sweepdir, values.extend, eta)
-    runner.run(found, sweepdir, _engine(values), values.extend, values.fail_fast, eta)
+    with contextlib.closing(_engine(values)) as engine:
+        runner.run(found, sweepdir, engine, values.extend, values.fail_fast, eta)
 
 
 def _retry(values: FlagValues, sweepdir: Path) -> None:
@@ -95,7 +97,8 @@ def _retry(values: FlagValues, sweepdir: Path) -> None:
 
     sweep_folder.read(sweepdir)
     if sweep_folder.read_failures(sweepdir):
-        runner.retry(sweepdir, _engine(values), values.fail_fast)
+        with contextlib.closing(_engine(values)) as engine:
+            runner.retry(sweepdir, engine, values.fail_fast)
     else:
         print(f"No trial in {sweepdir} has failed.")
 

@@ -66,6 +66,10 @@ class RayEngine:
                 watch.ended(group, self._failures(ref, group, sweepdir))
             watch.tick()
 
+    def close(self) -> None:
+        """Leaves the cluster, or ends the one of this machine that was started."""
+        self._ray.shutdown()
+
     def _failures(self, ref: Any, group: Group, sweepdir: Path) -> dict[str, Failure]:
         try:
             return self._ray.get(ref)

@@ -22,6 +22,8 @@ class Engine(Protocol):
 
     def run(self, groups: Sequence[Group], label: str, sweepdir: Path, watch: Watch) -> None: ...
 
+    def close(self) -> None: ...
+
 
 def check(sweep: Sweep, sweepdir: Path | None, extend: bool, eta: int | None) -> Sweep:
     """Returns the sweep that a folder would have. Writes nothing.

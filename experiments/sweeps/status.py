@@ -30,4 +30,4 @@ def table(sweep: Sweep, sweepdir: Path) -> str:
     told = ", ".join(f"{count} {_SAID.get(kind, kind)}" for kind, count in counts.items())
     others = sweep_folder.others(sweepdir, sweep.trials)
     left = f"\n{others} other trials are in {sweepdir}, which the sweep no longer has" if others else ""
-    return f"{shown}{more}\n\n{len(lines)} trials: {told}{left}"
+    return f"{shown}{more}\n\n{len(lines)} trial{'s' * (len(lines) > 1)}: {told}{left}"
