@@ -28,7 +28,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    sooner = {"health_check_period_ms": 1000, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": sooner}  # by itself Ray sees after 20 s who is lost
+    found = Cluster(initialize_head=True, head_node_args=head)
     yield found
     ray.shutdown()
     found.shutdown()
@@ -96,7 +98,7 @@ def test_a_node_that_is_lost(cluster: Any, tmp_path: Path, monkeypatch: pytest.M
     sweep("run", folder, "--grid=seed=2..3", *flags, "--engine=ray", f"--ray_address={cluster.address}")
     out = capsys.readouterr().out
     assert out.startswith("2 trials to train, on 2 Ray nodes, 2 at a time with CPU=1 each.\n")
-    assert out.endswith("\n2 trials: 2 finished\n")
+    assert "\n2 trials: 2 finished\n" in out  # after which Ray may still print how the node has ended
     assert sorted(lost[0]) == sorted(names(folder).values())
     codes = list(attempts(folder).values())  # 75 where the process could save before it was killed too
     assert sorted(map(len, codes)) == [1, 2]

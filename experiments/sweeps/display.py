@@ -1,5 +1,6 @@
 """What is shown of a sweep while it runs: one line that is rewritten on a terminal, a line for each ended trial elsewhere."""
 
+import shutil
 import sys
 import time
 from collections.abc import Container, Sequence
@@ -109,6 +110,7 @@ class Display:
 
     def _show(self, line: str) -> None:
         """Writes a line over the previous one, on a terminal."""
+        line = line[: shutil.get_terminal_size().columns - 1]  # one that is wrapped could not be rewritten
         if self._stream.isatty() and (line or self._width):
             print(f"\r{line:<{self._width}}" + "\r" * (not line), end="", file=self._stream, flush=True)
         self._width = len(line)

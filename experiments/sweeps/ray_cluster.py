@@ -53,7 +53,9 @@ def _check(address: str) -> None:
         done = subprocess.run(
             [sys.executable, "-c", _PROBE, address], capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False
         )
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as error:
+        if b"InvalidAuthToken" in (error.stderr or b""):
+            raise UsageError(f"--ray_address={address} asks for a token: set RAY_AUTH_MODE=token, as on its nodes") from None
         raise UsageError(f"--ray_address={address} does not answer as a Ray cluster within {ANSWER_SECONDS:.0f} s") from None
     if done.returncode:
         reason = ([line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"])[-1]
