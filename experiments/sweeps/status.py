@@ -29,5 +29,6 @@ def table(sweep: Sweep, sweepdir: Path) -> str:
     more = f"\nand {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     told = ", ".join(f"{count} {_SAID.get(kind, kind)}" for kind, count in counts.items())
     others = sweep_folder.others(sweepdir, sweep.trials)
-    left = f"\n{others} other trials are in {sweepdir}, which the sweep no longer has" if others else ""
+    are = "trials are" if others > 1 else "trial is"
+    left = f"\n{others} other {are} in {sweepdir}, which the sweep no longer has" if others else ""
     return f"{shown}{more}\n\n{len(lines)} trial{'s' * (len(lines) > 1)}: {told}{left}"
