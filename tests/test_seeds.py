@@ -17,6 +17,7 @@ from experiments.errors import UsageError
 from experiments.storage import checkpoints, lock, run_folder
 from experiments.training import build, steps, together
 from experiments.training.programs import Programs
+from experiments.training.progress import Progress
 from experiments.training.several_progress import SeveralProgress
 from experiments.training.together import Member
 
@@ -112,7 +113,7 @@ def test_scalars_are_fields_of_the_runs(tmp_path: Path, monkeypatch: pytest.Monk
         {"learning_rate": 0.003, "model__dropout_rate": 0.5},
         {"seed": 5, "label_smoothing": 0.2, "weight_decay": 0.3},
     ]
-    configs = [tiny_config(optimizer="adamw", **change) for change in changes]
+    configs = [tiny_config(optimizer="adamw", epochs=1, **change) for change in changes]
     members = [Member(config, tmp_path / f"together_{index}") for index, config in enumerate(configs)]
     results = together.train(members, "t", SeveralProgress(2, "abc"))
     found = []
@@ -201,6 +202,12 @@ def test_folders_that_cannot_be_used(alone: Path, tmp_path: Path, monkeypatch: p
     assert {k: v for k, v in tiny.tree(tmp_path).items() if "LOCK" not in k} == {
         k: v for k, v in before.items() if "LOCK" not in k
     }
+
+
+def test_what_shows_one_run_shows_each_of_several():
+    """Of several processes, those that do not write show nothing, in a stream of their own."""
+    silent = Progress(2)
+    assert silent.of(3) is silent
 
 
 def test_more_runs_than_fit_into_the_memory(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
