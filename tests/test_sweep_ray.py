@@ -19,7 +19,11 @@ from experiments.storage import lock
 ray = pytest.importorskip("ray", reason=sweeping.NEEDS_RAY)
 # The workers are new interpreters, on the whole embedded corpus: two steps an epoch.
 FEW = ("--config.batch_size=4000", "--config.checkpoint_every=1", "--config.steps_per_call=1")
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Ray's own files
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of Ray's own files
+    # Ray forks to start its servers, which are executed at once. JAX warns of that if an earlier test has used it.
+    pytest.mark.filterwarnings("ignore:os.fork"),
+]
 
 
 @pytest.fixture
