@@ -17,6 +17,9 @@ def keras_adam(learning_rate: optax.ScalarOrSchedule = 1e-3, beta_1: float = 0.9
         Keras      .0032   .0307   .2403   .7597   .9968
         optax      .0909   .5000   .9091   .9901   .9999
 
+    On its TensorFlow backend, Keras 3 squares the gradients of an embedding's row before it sums those of one batch, which is
+    another optimizer for embeddings; see docs/reproduction/embedding-updates.md. Keras 2 and Keras on JAX do as this does.
+
     `learning_rate` is a number, or a schedule of optax: a function of the number of steps done.
     """
 

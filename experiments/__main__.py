@@ -1,4 +1,4 @@
-"""The command line: python -m experiments {prepare,train,evaluate,predict,reproduce,quickstart,sweep}."""
+"""The command line: python -m experiments {prepare,train,evaluate,predict,reproduce,quickstart,sweep,report}."""
 
 import io
 import os

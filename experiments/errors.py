@@ -26,6 +26,13 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def printable(text: str) -> str:
+    """Returns a text with escapes for the characters that cannot be shown, or that change the direction of others."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def warn(text: str) -> None:
     """Prints a warning of one line to stderr at once."""
     print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -15,10 +15,12 @@ from attn.kernels.selection import IMPLEMENTATIONS
 from attn.models.classifier import ClassifierConfig
 from experiments import ranges
 from experiments.errors import UsageError
+from experiments.fields import FREE, GROUPS, LATER, flattened
+from experiments.fields import MODELS as MODELS
+from experiments.fields import with_later_fields as with_later_fields
 
 Config = Any  # an ml_collections.ConfigDict, whose fields have no static types
 CORPORA = ("imdb", "verdicts")
-MODELS = ("single_head", "multi_head", "transformer", "transformer_positional")  # the pages of configs/
 
 
 class Rule(NamedTuple):
@@ -105,32 +107,6 @@ RULES = {
         "float32 or bfloat16; the range of float16 is too small for a loss that is not scaled", _DTYPES.__contains__
     ),
 }
-# A run may go on with other values of these.
-FREE = (
-    "data.dir",
-    "devices",
-    "steps_per_call",
-    "runs_per_call",
-    "checkpoint_every",
-)
-LATER = {  # fields that the first runs did not have, with the values that all of those had
-    "seeds": None,
-    "patience": None,
-    "init_from": None,
-    "optimizer": "keras_adam",
-    "schedule": "constant",
-    "warmup_steps": 0,
-    "weight_decay": 0.0,
-    "momentum": 0.0,
-    "label_smoothing": 0.0,
-    "devices": None,
-    "runs_per_call": None,
-    "checkpoint_every": None,
-    "model.implementation": "auto",
-    "model.dtype": "float32",
-}
-
-GROUPS = ("data", "model")
 ALIASES = {  # other common names, and a former one
     "lr": "learning_rate",
     "batch": "batch_size",
@@ -216,20 +192,7 @@ def load_page(name: str, data: str) -> Config:
 
 def flatten(config: Config) -> dict[str, Any]:
     """Returns the fields of a config by their dotted names."""
-    nested = config.to_dict()
-    flat = {}
-    for name, value in nested.items():
-        flat.update({f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value})
-    return flat
-
-
-def with_later_fields(nested: dict[str, Any]) -> dict[str, Any]:
-    """Returns the nested fields of a config that may be from before some fields existed, with all fields of today."""
-    complete = {name: dict(value) if name in GROUPS else value for name, value in nested.items()}
-    for field, value in LATER.items():
-        group, _, name = field.rpartition(".")
-        (complete[group] if group else complete).setdefault(name, value)
-    return complete
+    return flattened(config.to_dict())
 
 
 def differences(there: dict[str, Any], here: dict[str, Any], but: tuple[str, ...] = ()) -> str:
@@ -254,7 +217,12 @@ def _plain(value: Any) -> Any:
 
 def fingerprint(config: Config) -> str:
     """Returns a hash of 12 hex digits of all fields that change the results: all but those of FREE."""
-    fields = {k: v for k, v in flatten(config).items() if k not in FREE}
+    return fingerprint_of(flatten(config))
+
+
+def fingerprint_of(fields: dict[str, Any]) -> str:
+    """Returns the same hash from the flat fields of a config, which may come from JSON."""
+    fields = {k: v for k, v in fields.items() if k not in FREE}
     # The hashes of the ledger's first runs stay valid, in whose configs positions were a flag, and which had fewer fields.
     fields = {k: v for k, v in fields.items() if k not in LATER or v != LATER[k]}
     kind = fields.pop("model.positions")

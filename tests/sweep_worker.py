@@ -12,13 +12,13 @@ import jax
 import orbax.checkpoint
 import tensorboardX
 import tiny
+from sweeping import BROKEN, KILLED, REFUSED
 
 from experiments.errors import DataError
 from experiments.report import curves
 from experiments.training import build, together
 
 PRELOADED = (orbax.checkpoint, tensorboardX)
-KILLED, REFUSED, BROKEN = 1001, 1002, 1003  # seeds
 
 warnings.filterwarnings("ignore", "os.fork")  # JAX has started no threads yet
 jax.config.update("jax_disable_most_optimizations", True)

@@ -21,6 +21,7 @@ from experiments.training import build
 from experiments.training.together import Member
 
 FLAGS = tiny.FLAGS
+KILLED, REFUSED, BROKEN = 1001, 1002, 1003  # seeds that fail in a worker: see `sweep_worker`, which only its server may import
 NEEDS_RAY = "needs the extra ray: make test EXTRAS=ray"
 
 

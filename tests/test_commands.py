@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import tiny
 
-from experiments import quickstart, reproduce, settings
+from experiments import quickstart, settings
 from experiments.command_line import commands
 from experiments.cost import dry_run
 from experiments.data import imdb_location, verdicts
 from experiments.errors import DataError
 from experiments.machine import devices, processes
 from experiments.machine.stopping import Stopped
+from experiments.reproduction import reproduce
 from experiments.storage import files, lock, run_folder
 from experiments.training import build, train
 from experiments.training.divergence import Diverged
@@ -73,7 +74,7 @@ def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("trian", "'trian' is not a command: it must be one of prepare, .*quickstart; did you mean train\\?"),
+        ("trian", "'trian' is not a command: it must be one of prepare, .*report; did you mean train\\?"),
         ("--config=x", "'--config=x' is not a command"),
         ("train", "--workdir is missing: it must be the folder of the run"),
         ("train --workdir=W", "--config is missing: it must be a config file such as /.*/configs/single_head.py$"),
@@ -124,7 +125,8 @@ def test_usage(arguments: list[str], code: int, capsys: pytest.CaptureFixture):
         ("predict --workdir=W /nope", "FILE /nope cannot be read: No such file or directory; to give a text itself, write"),
         ("prepare --archiv=x", "--archiv is not a flag of this command; did you mean --archive\\?"),
         ("reproduce", "--workdir is missing"),
-        ("reproduce --workdir=W --seeds=0", "--seeds=0 must be an integer from 1 to 1000"),
+        ("reproduce --workdir=W --seeds=0", "--seeds=0 must be an integer from 2 to 1000"),
+        ("reproduce --workdir=W --seeds=1", "--seeds=1 must be an integer from 2 to 1000"),
         ("reproduce --workdir=W --seeds=abc", "--seeds=abc must be an integer$"),
         (
             "train PAGE --workdir=W --coordinator=h:1",
@@ -373,7 +375,8 @@ def test_reproduce_is_given_its_flags(tmp_path: Path, monkeypatch: pytest.Monkey
     calls = []
     monkeypatch.setattr(reproduce, "reproduce", lambda *arguments: calls.append(arguments))
     assert commands.main(["reproduce", f"--workdir={tmp_path}", "--seeds=3"]) == 0
-    assert calls == [(tmp_path, 3, None)]
+    assert commands.main(["reproduce", f"--workdir={tmp_path}", "--data_dir=/data", "--update_docs"]) == 0
+    assert calls == [(tmp_path, 3, None, False), (tmp_path, 10, "/data", True)]
 
 
 def test_outside_of_a_checkout(tmp_path: Path):

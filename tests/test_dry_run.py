@@ -12,7 +12,7 @@ import tiny
 
 from experiments import settings
 from experiments.command_line import command_flags
-from experiments.cost import dry_run, flops
+from experiments.cost import dry_run, flops, train_step
 from experiments.training import build, position, steps
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -93,11 +93,11 @@ def test_a_disk_that_is_too_small_is_told(plan: steps.Plan, tmp_path: Path, monk
 
 def test_operations_and_memory(plan: steps.Plan, text: str):
     state = jax.eval_shape(functools.partial(steps.initial_state, plan), jax.random.key(0), tiny.SCALARS)
-    step = flops.count(functools.partial(steps.train_step, plan), state, dry_run.batch_shapes(plan))
+    step = flops.count(functools.partial(steps.train_step, plan), state, train_step.batch(plan))
     assert f"{step.flops / 1e6:.3g} MFLOP a step, {step.flops / 20 / 1e3:.3g} kFLOP an example" in text
     assert f"{15 * step.flops / 1e6:.3g} MFLOP in all" in text
     sums = jax.eval_shape(steps.Sums.zero)
-    analysis = steps.train.lower(plan, state, sums, dry_run.batch_shapes(plan, (5,)), 0, 1).compile().memory_analysis()
+    analysis = steps.train.lower(plan, state, sums, train_step.batch(plan, (5,)), 0, 1).compile().memory_analysis()
     assert analysis
     told = {"arguments": analysis.argument_size_in_bytes, "results": analysis.output_size_in_bytes}
     for name, size in (told | {"temporary": analysis.temp_size_in_bytes}).items():

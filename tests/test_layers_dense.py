@@ -87,7 +87,7 @@ def test_bernoulli_of_keys_that_are_not_partitionable_is_that_of_jax():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_rate_that_is_an_array(dtype):
-    """One program for several rates: each drops the entries that the rate as a number drops, and scales the others alike, to rounding."""
+    """One program for several rates: each drops what the rate as a number drops, and scales the rest alike, to rounding."""
     x, rng = jax.random.normal(jax.random.key(1), (7, 30), dtype), jax.random.key(2)
 
     def output(rate, x):

@@ -88,9 +88,12 @@ def test_both_stop_at_the_same_step_and_one_device_goes_on(
 
 @pytest.mark.parametrize("started", ["go_on"], indirect=True)
 def test_both_go_on_and_one_writes(started, finished_run: Path, tmp_path: Path):
-    """0: one epoch, then the other, then nothing; 2: another config. The numbers are those of one process with two devices."""
+    """0: one epoch, then the other, then nothing; 2: another config; 0: two seeds in one program.
+
+    The numbers are those of one process with two devices.
+    """
     joined = wait(started, tmp_path)
-    assert joined.codes == [[0, 0, 0, 2]] * 2
+    assert joined.codes == [[0, 0, 0, 2, 0]] * 2
     for err in joined.err:
         [said] = errors(err)
         assert said.endswith("holds a run of another config: seed is 0 there and 1 here; choose another folder")
@@ -107,6 +110,9 @@ def test_both_go_on_and_one_writes(started, finished_run: Path, tmp_path: Path):
         assert (row["step"], row["val_accuracy"]) == (alone["step"], alone["val_accuracy"])
     params, alone = run_folder.load(joined.workdir).params, run_folder.load(finished_run).params
     jax.tree.map(lambda leaf, other: np.testing.assert_allclose(leaf, other, atol=1e-4), params, alone)
+    both = [run_folder.read_rows(joined.workdir.with_suffix(".seeds") / f"seed_{seed}")[0]["val_loss"] for seed in (0, 2)]
+    assert both[0] == pytest.approx(run_folder.read_rows(finished_run)[0]["val_loss"], rel=1e-5)
+    assert abs(both[0] - both[1]) > 1e-4
     told = r"another process of the run has gone: start all of them again, and they go on \(.+\)"
     assert re.fullmatch(told, joined.workdir.with_suffix(".lost.txt").read_text())
 

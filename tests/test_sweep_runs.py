@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-import sweep_worker
 import sweeping
 import tiny
 from conftest import once
@@ -161,7 +160,7 @@ def test_trials_that_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     """One process is killed, one is told that there is no data, one has a bug; the fourth is trained. `retry` mends them."""
     monkeypatch.setattr(pool, "ON_CPU", 1)
     folder = tmp_path / "sweep"
-    failing = (sweep_worker.KILLED, sweep_worker.REFUSED, sweep_worker.BROKEN)
+    failing = (sweeping.KILLED, sweeping.REFUSED, sweeping.BROKEN)
     grid = f"--grid=seed={','.join(map(str, failing))},7"
     sweep("run", folder, grid, code=1)
     out, err = capsys.readouterr()
@@ -200,7 +199,7 @@ def test_fail_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     """Two processes at once. The one whose trial fails stops the other, which saves, and the third is not started."""
     monkeypatch.setattr(pool, "ON_CPU", 1)
     monkeypatch.setattr(pool, "_TICK", 0.05)
-    grid = f"--grid=seed=0,{sweep_worker.REFUSED},1"
+    grid = f"--grid=seed=0,{sweeping.REFUSED},1"
     sweep("run", tmp_path, grid, *MORE, "--jobs=2", "--fail_fast", code=1)
     out, err = capsys.readouterr()
     assert err.startswith("error: 1 of 3 trials have failed and --fail_fast has stopped the others; sweep retry ")

@@ -16,7 +16,7 @@ from attn.models.classifier import Classifier
 from experiments import settings
 from experiments.command_line import commands
 from experiments.errors import DataError, UsageError
-from experiments.storage import run_folder
+from experiments.storage import files, run_folder
 from experiments.training import build, evaluation, steps, train
 from experiments.training.progress import BriefProgress, Progress, duration
 
@@ -185,7 +185,7 @@ def test_a_workdir_that_is_no_folder(inside: str, tmp_path: Path, monkeypatch: p
 def test_a_workdir_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Also for root, who may write to every folder that is not on a read-only disk."""
     monkeypatch.setattr(build, "build_corpus", lambda config: pytest.fail("the data was read"))
-    monkeypatch.setattr(run_folder.os, "access", lambda path, mode: path != tmp_path)
+    monkeypatch.setattr(files.os, "access", lambda path, mode: path != tmp_path)
     with pytest.raises(UsageError, match=f"{tmp_path} is read-only$"):
         train.train(settings.load_page("transformer", "verdicts"), tmp_path / "deep" / "run", "transformer")
     with pytest.raises(UsageError, match=r"cannot be written: File name too long$"):

@@ -1,6 +1,5 @@
 """What a run would be: its config, parameters, operations, memory and files, without training it."""
 
-import functools
 import itertools
 import math
 import os
@@ -17,11 +16,11 @@ import rich.box
 from flax.linen.summary import tabulate
 
 from experiments import ranges, settings
-from experiments.cost import flops
+from experiments.cost import train_step
 from experiments.data.corpus import Corpus
 from experiments.machine import devices
 from experiments.settings import Config
-from experiments.training import build, position, steps
+from experiments.training import build, steps
 
 _WIDTH = 110  # columns of the table of parameters
 _OPTION = re.compile(r"\s*(- )?\w+: (None|True|False)")  # a row of the table for an argument of a layer that is no array
@@ -47,7 +46,7 @@ def describe(config: Config, workdir: Path | None) -> str:
     settings.check(config)
     corpus = build.build_corpus(config)
     plan = build.build_plan(config, build.build_model(config, corpus.tokenizer), len(corpus.train.labels))
-    state = jax.eval_shape(lambda: position.initial_state(plan, config))
+    state = train_step.initial_state(plan, config)
     sections = {
         "Config": _config(config),
         "Parameters": _parameters(plan, state),
@@ -107,7 +106,7 @@ def _nbytes(tree: Any) -> int:
 def _work(config: Config, plan: steps.Plan, corpus: Corpus, state: steps.State) -> list[str]:
     examples, length = len(corpus.train.labels), plan.model.config.max_length
     per_epoch = -(-examples // config.batch_size)
-    step = flops.count(functools.partial(steps.train_step, plan), state, batch_shapes(plan))
+    step = train_step.of_plan(plan, state)
     per_example, whole = step.flops / config.batch_size, config.epochs * per_epoch * step.flops
     most = "" if config.patience is None else "at most "
     lines = [
@@ -129,21 +128,10 @@ def _work(config: Config, plan: steps.Plan, corpus: Corpus, state: steps.State) 
     return lines
 
 
-def batch_shapes(plan: steps.Plan, steps_of_epoch: Sequence[int] = ()) -> steps.Batches:
-    """The shapes of a batch, or of those of an epoch."""
-    shape = (*steps_of_epoch, plan.rows)
-    arrays: Any = [
-        jax.ShapeDtypeStruct((*shape, plan.model.config.max_length), jnp.uint16),
-        jax.ShapeDtypeStruct(shape, jnp.int8),
-        jax.ShapeDtypeStruct(shape, jnp.int32),
-    ]
-    return steps.Batches(*arrays)
-
-
 def _memory(plan: steps.Plan, state: steps.State, corpus: Corpus) -> list[str]:
     """What the compiler says of a train step, for each device."""
     sums = jax.eval_shape(steps.Sums.zero)
-    epoch = batch_shapes(plan, (-(-len(corpus.train.labels) // plan.batch_size),))
+    epoch = train_step.batch(plan, (-(-len(corpus.train.labels) // plan.batch_size),))
     analysis = steps.train.lower(plan, state, sums, epoch, 0, 1).compile().memory_analysis()
     if analysis is None:
         return ["not told by this backend"]

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from experiments.report import figure_files
 
 Rows = Sequence[Mapping[str, Any]]  # of one run, one row per epoch
 PANELS = {
@@ -17,7 +18,7 @@ PANELS = {
     "val_loss": "validation loss",
     "val_accuracy": "validation accuracy",
 }
-_COLOURS = (
+COLOURS = (
     "#4477AA",
     "#EE6677",
     "#228833",
@@ -25,7 +26,7 @@ _COLOURS = (
     "#CCBB44",
     "#66CCEE",
 )  # Paul Tol's bright scheme, safe for colour-blind readers
-_GREY = "#BBBBBB"
+GREY = "#BBBBBB"
 _SHOWN = "val_accuracy"  # in `draw_lines`
 _LINE = 0.04  # the height of a line of text there, in accuracy
 
@@ -40,10 +41,15 @@ def draw_curves(folder: Path, runs: Mapping[str, Sequence[Rows]], blog: Mapping[
       runs: The runs of each model. The keys are the names in the legend.
       blog: The curves of the blog post by model, drawn dashed, or None.
     """
+    figure_files.save(curves_figure(runs, blog), folder / "curves")
+
+
+def curves_figure(runs: Mapping[str, Sequence[Rows]], blog: Mapping[str, Rows] | None = None) -> Figure:
+    """Returns the figure that `draw_curves` writes."""
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     for axes, (column, title) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
         for index, (model, seeds) in enumerate(runs.items()):
-            colour = _COLOURS[index % len(_COLOURS)]
+            colour = COLOURS[index % len(COLOURS)]
             _draw_model(
                 axes, colour, model, column, seeds, width=max(1.2, 3.2 - 0.6 * index)
             )  # so that equal curves stay visible
@@ -56,7 +62,7 @@ def draw_curves(folder: Path, runs: Mapping[str, Sequence[Rows]], blog: Mapping[
     if blog:
         legend.plot([], [], "--", color="black", linewidth=1.2, label="the blog")
     legend.legend(frameon=False)
-    _save(figure, folder)
+    return figure
 
 
 def draw_lines(folder: Path, title: str, rising: Mapping[str, Rows], flat: Sequence[Rows], note: str) -> None:
@@ -72,10 +78,10 @@ def draw_lines(folder: Path, title: str, rising: Mapping[str, Rows], flat: Seque
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
     for rows in flat:
-        axes.plot(*_curve(rows, _SHOWN), color=_GREY, linewidth=5)
+        axes.plot(*_curve(rows, _SHOWN), color=GREY, linewidth=5)
     _name_line(axes, note, flat[0], flat[0][-1][_SHOWN], "#555555")
     heights = _apart([rows[-1][_SHOWN] for rows in rising.values()])
-    for colour, height, (name, rows) in zip(_COLOURS, heights, rising.items(), strict=False):
+    for colour, height, (name, rows) in zip(COLOURS, heights, rising.items(), strict=False):
         axes.plot(*_curve(rows, _SHOWN), color=colour, linewidth=2, marker="o" if len(rows) == 1 else None)
         _name_line(axes, f"{name}: {rows[-1][_SHOWN]:.3f}", rows, height, colour)
     axes.set(title=title, xlabel="epoch", ylabel="validation accuracy", ylim=(0.4, 1.02))
@@ -83,7 +89,7 @@ def draw_lines(folder: Path, title: str, rising: Mapping[str, Rows], flat: Seque
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    _save(figure, folder)
+    figure_files.save(figure, folder / "curves")
 
 
 def _name_line(axes: Axes, text: str, rows: Rows, height: float, colour: str) -> None:
@@ -97,12 +103,6 @@ def _apart(heights: Sequence[float]) -> list[float]:
     for index in sorted(range(len(heights)), key=heights.__getitem__, reverse=True):
         placed[index] = min([heights[index], *(height - _LINE for height in placed.values())])
     return [placed[index] for index in range(len(heights))]
-
-
-def _save(figure: Figure, folder: Path) -> None:
-    with matplotlib.rc_context({"svg.hashsalt": "attn"}):  # so that the same rows give the same bytes
-        figure.savefig(folder / "curves.png", dpi=110, metadata={"Software": None})
-        figure.savefig(folder / "curves.svg", metadata={"Date": None})
 
 
 def _draw_model(axes: Axes, colour: str, model: str, column: str, seeds: Sequence[Rows], width: float) -> None:

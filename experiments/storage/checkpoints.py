@@ -26,10 +26,10 @@ from experiments.data.checksum import file_sha256
 from experiments.errors import DataError, UsageError, first_line, warn
 from experiments.machine import processes
 from experiments.storage.files import read_object, sync, write_json
+from experiments.storage.names import CHECKPOINTS as FOLDER
 
 Kind = Literal["last", "best"]
 KINDS: tuple[Kind, ...] = ("last", "best")
-FOLDER = "checkpoints"
 _ARRAYS, _META, _MANIFEST = "arrays", "meta.json", "manifest.json"
 _BAD, _PART, _OLD = "bad-", ".part", ".old"
 _OVERHEAD = 2**17  # bytes of a checkpoint beside its arrays

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments.errors import UsageError
+
 
 def sync(path: Path) -> None:
     """Waits until a file or a folder is on the disk, so that a power failure cannot take it back."""
@@ -63,6 +65,22 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path.name}, line {number} is not a JSON object")
         rows.append(row)
     return rows
+
+
+def refuse_unwritable(name: str, folder: Path) -> None:
+    """Checks that a folder can be written. Creates nothing. Raises UsageError otherwise, with the name of its flag."""
+    path = folder.absolute()
+    try:
+        str(path).encode()  # Orbax needs UTF-8
+        parent = next(each for each in (path, *path.parents) if each.exists())
+    except UnicodeEncodeError:
+        raise UsageError(f"{name}={os.fsencode(folder)!r} must be UTF-8") from None
+    except OSError as error:  # for example, a name that is too long
+        raise UsageError(f"{name}={folder} cannot be written: {error.strerror}") from None
+    if not parent.is_dir():
+        raise UsageError(f"{name}={folder} cannot be written: {parent} is not a folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{name}={folder} cannot be written: {parent} is read-only")
 
 
 @contextlib.contextmanager

@@ -21,8 +21,8 @@ from experiments.errors import Refusal
 from experiments.machine import devices
 from experiments.storage import files
 from experiments.storage.lock import utc_now
+from experiments.storage.names import ATTEMPTS, RUNNING
 
-ATTEMPTS, RUNNING = "provenance.jsonl", "attempt.json"
 _KILLED = "it left no record: its process was killed, or the machine stopped"
 
 

@@ -1,7 +1,6 @@
 """The files of a run: how a folder is claimed for writing, and how a run is read back."""
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +17,8 @@ from experiments.data.tokenizer import Tokenizer
 from experiments.errors import DataError, UsageError, first_line, warn
 from experiments.settings import Config
 from experiments.storage import checkpoints, files, lock, provenance
+from experiments.storage.names import BOARD, CONFIG, METRICS, RESULT, WORDS
 from experiments.training import build, divergence, position
-
-CONFIG, METRICS, RESULT, BOARD = "config.json", "metrics.jsonl", "result.json", "tensorboard"
-WORDS = "vocabulary.txt"
 
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError)  # reading a damaged folder raises these
 
@@ -38,18 +35,7 @@ class Run(NamedTuple):
 
 def check(workdir: Path, flag: str = "--workdir") -> None:
     """Checks that a folder can be written. Creates nothing. Raises UsageError otherwise. `flag` is the one that names it."""
-    path = workdir.absolute()
-    try:
-        str(path).encode()  # Orbax needs UTF-8
-        parent = next(folder for folder in (path, *path.parents) if folder.exists())
-    except UnicodeEncodeError:
-        raise UsageError(f"{flag}={os.fsencode(workdir)!r} must be UTF-8") from None
-    except OSError as error:  # for example, a name that is too long
-        raise UsageError(f"{flag}={workdir} cannot be written: {error.strerror}") from None
-    if not parent.is_dir():
-        raise UsageError(f"{flag}={workdir} cannot be written: {parent} is not a folder")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{flag}={workdir} cannot be written: {parent} is read-only")
+    files.refuse_unwritable(flag, workdir)
 
 
 @contextlib.contextmanager

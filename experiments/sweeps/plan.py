@@ -1,14 +1,11 @@
 """What a sweep would be: its trials, and what they cost."""
 
-import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-
-from experiments.cost import dry_run, flops
+from experiments.cost import dry_run, train_step
 from experiments.data.corpus import Corpus
 from experiments.report import tables
 from experiments.settings import Config
@@ -16,7 +13,7 @@ from experiments.sweeps import halving, states, status, sweep_folder, trials
 from experiments.sweeps.halving import Rung
 from experiments.sweeps.sweep_folder import Sweep
 from experiments.sweeps.trials import Trial
-from experiments.training import build, position, steps
+from experiments.training import build
 
 _NO_COST = ("seed", "epochs", "patience", "learning_rate", "weight_decay", "label_smoothing", "model.dropout_rate")
 
@@ -46,8 +43,8 @@ def _cost(config: Config, read: Callable[[Config], Corpus]) -> Cost:
     corpus = read(config)
     config.devices = None  # those of the machine that plans may be fewer
     plan = build.build_plan(config, build.build_model(config, corpus.tokenizer), len(corpus.train.labels))
-    state = jax.eval_shape(lambda: position.initial_state(plan, config))
-    counted = flops.count(functools.partial(steps.train_step, plan), state, dry_run.batch_shapes(plan))
+    state = train_step.initial_state(plan, config)
+    counted = train_step.of_plan(plan, state)
     return Cost(dry_run.size(state.params), -(-len(corpus.train.labels) // config.batch_size), counted.flops)
 
 

@@ -1,0 +1,54 @@
+"""The operations of one train step, counted on shapes alone: nothing is compiled or computed."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from attn.models.classifier import Classifier
+from experiments import settings
+from experiments.cost import flops
+from experiments.settings import Config
+from experiments.training import build, position, steps
+
+_MANY = 2**31 - 1  # steps of a run, on whose number the operations of a step do not depend
+
+
+def of_config(config: Config, vocabulary_size: int, max_length: int) -> flops.Flops:
+    """Counts the operations of a train step on one device.
+
+    Args:
+      config: The config of the run, checked here.
+      vocabulary_size: That of its corpus.
+      max_length: The length of its reviews.
+
+    Raises:
+      UsageError: The config breaks a rule.
+    """
+    settings.check(config)
+    model = Classifier(settings.model_config(config, vocabulary_size, max_length))
+    plan = steps.make_plan(model, build.build_optimizer(config, _MANY), config.batch_size, jax.devices()[:1])
+    return of_plan(plan, initial_state(plan, config))
+
+
+def initial_state(plan: steps.Plan, config: Config) -> steps.State:
+    """Returns the shapes of the state of a run."""
+    return jax.eval_shape(lambda: position.initial_state(plan, config))
+
+
+def of_plan(plan: steps.Plan, state: steps.State) -> flops.Flops:
+    """Counts the operations of a train step of a plan."""
+    return flops.count(functools.partial(steps.train_step, plan), state, batch(plan))
+
+
+def batch(plan: steps.Plan, steps_of_epoch: Sequence[int] = ()) -> steps.Batches:
+    """Returns the shapes of a batch, or of those of an epoch."""
+    shape = (*steps_of_epoch, plan.rows)
+    arrays: Any = [
+        jax.ShapeDtypeStruct((*shape, plan.model.config.max_length), jnp.uint16),
+        jax.ShapeDtypeStruct(shape, jnp.int8),
+        jax.ShapeDtypeStruct(shape, jnp.int32),
+    ]
+    return steps.Batches(*arrays)

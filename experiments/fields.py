@@ -1,0 +1,41 @@
+"""The names of the config's fields that need a word, for what must not wait for JAX. `settings` has the rules of all fields."""
+
+from typing import Any
+
+MODELS = ("single_head", "multi_head", "transformer", "transformer_positional")  # the pages of configs/
+# A run may go on with other values of these.
+FREE = ("data.dir", "devices", "steps_per_call", "runs_per_call", "checkpoint_every")
+LATER = {  # fields that the first runs did not have, with the values that all of those had
+    "seeds": None,
+    "patience": None,
+    "init_from": None,
+    "optimizer": "keras_adam",
+    "schedule": "constant",
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+    "momentum": 0.0,
+    "label_smoothing": 0.0,
+    "devices": None,
+    "runs_per_call": None,
+    "checkpoint_every": None,
+    "model.implementation": "auto",
+    "model.dtype": "float32",
+}
+GROUPS = ("data", "model")
+
+
+def with_later_fields(nested: dict[str, Any]) -> dict[str, Any]:
+    """Returns the nested fields of a config that may be from before some fields existed, with all fields of today."""
+    complete = {name: dict(value) if name in GROUPS else value for name, value in nested.items()}
+    for field, value in LATER.items():
+        group, _, name = field.rpartition(".")
+        (complete[group] if group else complete).setdefault(name, value)
+    return complete
+
+
+def flattened(nested: dict[str, Any]) -> dict[str, Any]:
+    """Returns nested fields by their dotted names."""
+    flat = {}
+    for name, value in nested.items():
+        flat.update({f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value})
+    return flat
