@@ -616,7 +616,7 @@ def test_many_groups_are_grey(tmp_path: Path):
         finished(tmp_path / "runs" / f"{index:02}", 0.5 + 0.01 * index, 0, learning_rate=0.1 + index)
     text = report(tmp_path / "out", tmp_path / "runs")["report.html"]
     assert "the means of 4 other groups" in text
-    assert text.count('class="other c0"') == 4 * len(runs.CURVES)
+    assert text.count('class="other c0"') == 4 * len(CURVES)
 
 
 def test_the_benchmark(monkeypatch: pytest.MonkeyPatch):

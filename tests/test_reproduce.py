@@ -10,9 +10,8 @@ import tiny
 
 from experiments import settings
 from experiments.errors import DataError, UsageError
-from experiments.reproduction import ledger, reproduce, statistics, summary
-from experiments.reproduction.ledger import LEDGER
-from experiments.storage import files, run_folder
+from experiments.reproduction import blog, reproduce, statistics, summary
+from experiments.storage import files, ledger, run_folder
 from experiments.training import together
 from experiments.training.several_progress import SeveralProgress
 from experiments.training.together import Member
@@ -28,9 +27,9 @@ def curve(*points: tuple[float, float]) -> list[dict[str, Any]]:
 
 def test_the_blog_is_read():
     """The file of the repository: four curves, an epoch a row."""
-    blog = ledger.read_blog(LEDGER / "blog_curves.csv")
-    assert blog.keys() == set(settings.MODELS)
-    for model, rows in blog.items():
+    theirs = blog.read()
+    assert theirs.keys() == set(settings.MODELS)
+    for model, rows in theirs.items():
         assert [row["epoch"] for row in rows] == list(range(1, settings.load_page(model, "imdb").epochs + 1))
         assert all(0 < row["val_loss"] < 1 and 0.4 < row["val_accuracy"] < 1 for row in rows)
 
@@ -50,7 +49,7 @@ def fake_train(config: settings.Config, workdir: Path) -> None:
 def docs(tmp_path: Path) -> Path:
     """A folder of pages with the blog's curves and no run."""
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "blog_curves.csv").write_bytes((LEDGER / "blog_curves.csv").read_bytes())
+    (tmp_path / "docs" / "blog_curves.csv").write_bytes((blog.FOLDER / "blog_curves.csv").read_bytes())
     return tmp_path / "docs"
 
 
@@ -166,7 +165,7 @@ def test_an_entry_is_written_whole_or_not_at_all(
 
 
 def entry_of(docs: Path) -> Path:
-    return ledger.entry_of(docs, "single_head", settings.load_page("single_head", "imdb"))
+    return ledger.entry_of(docs / blog.RUNS, "single_head", settings.load_page("single_head", "imdb"))
 
 
 DAMAGES = {  # what is replaced in an entry, by what, and what is said of it

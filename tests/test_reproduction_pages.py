@@ -9,8 +9,9 @@ import pytest
 
 from experiments import settings
 from experiments.report import figure_files
-from experiments.reproduction import ledger, reproduce
-from experiments.reproduction.ledger import LEDGER, Finished
+from experiments.reproduction import blog, reproduce
+from experiments.storage import ledger
+from experiments.storage.ledger import Finished
 
 AGAIN = "python -m experiments reproduce --seeds=N --workdir=runs/reproduce --update_docs"
 
@@ -23,7 +24,7 @@ def finished(folder: Path) -> dict[str, list[Finished]]:
         for model in settings.MODELS:
             config = settings.load_page(model, "imdb")
             config.seed = seed
-            entries.append(ledger.entry_of(folder, model, config))
+            entries.append(ledger.entry_of(folder / blog.RUNS, model, config))
         if not all(entry.exists() for entry in entries):
             break
         for model, entry in zip(settings.MODELS, entries, strict=True):
@@ -33,7 +34,7 @@ def finished(folder: Path) -> dict[str, list[Finished]]:
 
 def stale(folder: Path) -> list[str]:
     """The pages of a folder that are not what its runs give."""
-    pages = reproduce.make(finished(folder), ledger.read_blog(folder / "blog_curves.csv"))
+    pages = reproduce.make(finished(folder), blog.read(folder / blog.CURVES))
     matches = {
         "table.md": (folder / "table.md").read_text() == pages.table,
         "README.md": "\n".join((reproduce.BLOCK[0], pages.table, reproduce.BLOCK[1])) in (folder / "README.md").read_text(),
@@ -46,22 +47,22 @@ def stale(folder: Path) -> list[str]:
 
 
 def test_the_pages_are_those_of_the_committed_runs():
-    assert len(finished(LEDGER)["transformer"]) >= 3
-    assert stale(LEDGER) == [], f"write them again: {AGAIN}"
+    assert len(finished(blog.FOLDER)["transformer"]) >= 3
+    assert stale(blog.FOLDER) == [], f"write them again: {AGAIN}"
 
 
 def test_the_runs_are_under_version_control():
     """Otherwise a new clone trains them again. All of them, since pages might be made from one that is not."""
     try:
         command = ["git", "ls-files", "."]
-        listed = subprocess.run(command, cwd=LEDGER / "runs", capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(command, cwd=blog.FOLDER / "runs", capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout: git knows which files are part of the repository")
-    assert sorted(listed.splitlines()) == sorted(path.name for path in (LEDGER / "runs").iterdir())
+    assert sorted(listed.splitlines()) == sorted(path.name for path in (blog.FOLDER / "runs").iterdir())
 
 
 def test_every_entry_is_whole_and_has_its_name():
-    entries = sorted((LEDGER / "runs").iterdir())
+    entries = sorted((blog.FOLDER / "runs").iterdir())
     assert entries
     for entry in entries:
         run = ledger.read(entry)
@@ -81,9 +82,9 @@ def test_every_entry_is_whole_and_has_its_name():
 )
 def test_another_run_would_show(column: str | None, pages: list[str], tmp_path: Path):
     """One number of one run, which the tables may round away, or a seed less."""
-    shutil.copytree(LEDGER, tmp_path / "docs")
+    shutil.copytree(blog.FOLDER, tmp_path / "docs")
     runs = tmp_path / "docs" / "runs"
-    last = len(finished(LEDGER)["transformer"]) - 1
+    last = len(finished(blog.FOLDER)["transformer"]) - 1
     entry = next(runs.glob(f"transformer-seed_{last}-*.jsonl"))
     if column is None:
         entry.unlink()
@@ -96,7 +97,7 @@ def test_another_run_would_show(column: str | None, pages: list[str], tmp_path: 
 
 def test_a_picture_without_a_digest_is_not_taken(tmp_path: Path):
     """Such as one that was drawn before there were digests."""
-    shutil.copytree(LEDGER, tmp_path / "docs")
+    shutil.copytree(blog.FOLDER, tmp_path / "docs")
     with figure_files.Image.open(tmp_path / "docs" / "curves.png") as image:
         image.save(tmp_path / "docs" / "curves.png")
     assert stale(tmp_path / "docs") == ["curves.png"]

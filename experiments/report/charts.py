@@ -8,7 +8,7 @@ import numpy as np
 from experiments.report import svg
 from experiments.report.groups import Group
 from experiments.report.published import Curve
-from experiments.report.runs import CURVES
+from experiments.storage.names import CURVES
 
 TITLES = {
     "train_loss": "training loss, nats",

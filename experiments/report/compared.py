@@ -6,7 +6,7 @@ from experiments.report import charts, published
 from experiments.report.document import UNKNOWN, Block, Cell, Figures, Section, Table, Text
 from experiments.report.groups import Group
 from experiments.report.published import Curve, Deviation
-from experiments.report.runs import CURVES
+from experiments.storage.names import CURVES
 
 _COLUMNS = tuple(charts.TITLES[column].partition(",")[0] for column in CURVES)
 

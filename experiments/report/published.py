@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from experiments.errors import UsageError, first_line
 from experiments.report import statistics
-from experiments.report.runs import CURVES
+from experiments.storage.names import CURVES
 
 Curve = Mapping[int, Mapping[str, float]]  # the metrics of each epoch
 

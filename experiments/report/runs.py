@@ -11,9 +11,8 @@ from experiments.errors import UsageError, first_line
 from experiments.fields import GROUPS, LATER, flattened, with_later_fields
 from experiments.report import endings, pages
 from experiments.storage import files
-from experiments.storage.names import BOARD, CHECKPOINTS, CONFIG, METRICS, RESULT
+from experiments.storage.names import BOARD, CHECKPOINTS, CONFIG, CURVES, METRICS, RESULT
 
-CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # the columns that each row must have
 MUST_BE = "it must be a run folder, a folder with run folders below it, or a ledger file or folder"
 _NUMBERS = ("final_val_loss", "final_val_accuracy", "best_val_loss", "best_val_accuracy", "test_loss", "test_accuracy")
 _OF_A_RUN = (CONFIG, METRICS, RESULT)  # a folder with one of these is a run folder

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from experiments import settings
 from experiments.errors import DataError, Refusal
 from experiments.report import curves, figure_files
-from experiments.reproduction import figures, ledger, statistics, summary
-from experiments.reproduction.ledger import LEDGER, Finished
+from experiments.reproduction import blog, figures, statistics, summary
 from experiments.reproduction.statistics import Rows
 from experiments.settings import Config
-from experiments.storage import files, run_folder
+from experiments.storage import files, ledger, run_folder
+from experiments.storage.ledger import Finished
 from experiments.training import together
 from experiments.training.progress import duration
 from experiments.training.several_progress import SeveralProgress
@@ -26,7 +26,7 @@ PAGES = ("curves.png", "deviations.png", "table.md", "ranks.csv")  # what `docs/
 BLOCK = "<!-- table.md -->\n", "<!-- end of table.md -->\n"  # its README.md has the tables between these lines
 
 
-def reproduce(workdir: Path, seeds: int, data_dir: str | None, update_docs: bool = False, folder: Path = LEDGER) -> None:
+def reproduce(workdir: Path, seeds: int, data_dir: str | None, update_docs: bool = False, folder: Path = blog.FOLDER) -> None:
     """Trains the missing runs of the four models with seeds 0 to `seeds` − 1, and compares them with the blog.
 
     Args:
@@ -34,7 +34,7 @@ def reproduce(workdir: Path, seeds: int, data_dir: str | None, update_docs: bool
       seeds: How many seeds, at least 2.
       data_dir: The data directory of IMDB; see `imdb_location.data_directory`.
       update_docs: Whether to write the figures and the tables to `folder` too, and the tables into its README.md.
-      folder: The folder of `blog_curves.csv`, to which finished runs are added.
+      folder: The folder of the pages, to whose ledger finished runs are added.
 
     Raises:
       DataError: IMDB cannot be prepared, or a finished run is damaged.
@@ -46,7 +46,7 @@ def reproduce(workdir: Path, seeds: int, data_dir: str | None, update_docs: bool
     for group in _groups([run for run in planned if not run.entry.exists()]):
         _finish(group)
     runs = {model: [ledger.read(run.entry) for run in planned if run.model == model] for model in settings.MODELS}
-    pages = make(runs, ledger.read_blog(folder / "blog_curves.csv"))
+    pages = make(runs, blog.read(folder / blog.CURVES))
     write(workdir, pages)
     print(f"\n{pages.table}\nThe curves are in {workdir / 'curves.png'}, the deviations in {workdir / 'deviations.png'}.")
     if update_docs:
@@ -63,14 +63,14 @@ class Pages(NamedTuple):
     deviations: Figure
 
 
-def make(runs: Mapping[str, Sequence[Finished]], blog: Mapping[str, Rows]) -> Pages:
+def make(runs: Mapping[str, Sequence[Finished]], theirs: Mapping[str, Rows]) -> Pages:
     """Returns the tables and the figures of the finished runs of each model."""
-    pooled = {model: statistics.pool(blog[model], [run.rows for run in done]) for model, done in runs.items()}
+    pooled = {model: statistics.pool(theirs[model], [run.rows for run in done]) for model, done in runs.items()}
     deviations = {model: statistics.deviations(values) for model, values in pooled.items()}
     return Pages(
-        f"{summary.accuracies(runs, blog)}\n\n{summary.comparison(deviations)}\n",
+        f"{summary.accuracies(runs, theirs)}\n\n{summary.comparison(deviations)}\n",
         summary.ranks(pooled, deviations),
-        curves.curves_figure({model: [run.rows for run in done] for model, done in runs.items()}, blog),
+        curves.curves_figure({model: [run.rows for run in done] for model, done in runs.items()}, theirs),
         figures.deviations_figure(deviations),
     )
 
@@ -113,7 +113,7 @@ def _planned(model: str, seed: int, data_dir: str | None, workdir: Path, folder:
     config = settings.load_page(model, "imdb")
     config.seed, config.data.dir = seed, data_dir
     settings.check(config)
-    return Planned(model, config, workdir / model / f"seed_{seed}", ledger.entry_of(folder, model, config))
+    return Planned(model, config, workdir / model / f"seed_{seed}", ledger.entry_of(folder / blog.RUNS, model, config))
 
 
 def _announcement(missing: int, total: int) -> str:

@@ -6,8 +6,8 @@ import numpy as np
 
 from experiments.report import tables
 from experiments.reproduction import statistics
-from experiments.reproduction.ledger import Finished
 from experiments.reproduction.statistics import Rows
+from experiments.storage.ledger import Finished
 
 _ACCURACIES = ("final_val_accuracy", "best_val_accuracy", "test_accuracy")
 

@@ -1,11 +1,9 @@
-"""The ledger: the finished runs of the reproduction, and the curves of the blog.
+"""Ledgers: folders of finished runs, as rows that are small enough to be committed.
 
-A finished run is kept as `docs/reproduction/runs/MODEL-seed_K-HASH.jsonl`: a line with its config and result, then one row per
-epoch. HASH is the fingerprint of its config. So the work can be spread over days and machines, and a run is repeated if its
-config has changed.
+A run is kept as `LABEL-seed_K-HASH.jsonl`: a line with its config and result, then one row per epoch. HASH is the fingerprint
+of its config. So the work can be spread over days and machines, and a run is repeated if its config has changed.
 """
 
-import csv
 import json
 import math
 from pathlib import Path
@@ -13,11 +11,10 @@ from typing import Any, NamedTuple
 
 from experiments import settings
 from experiments.errors import DataError
-from experiments.report.curves import PANELS
+from experiments.fields import LATER
 from experiments.settings import Config
 from experiments.storage import files
-
-LEDGER = Path(__file__).parent.parent.parent / "docs" / "reproduction"
+from experiments.storage.names import CURVES
 
 
 class Finished(NamedTuple):
@@ -27,9 +24,14 @@ class Finished(NamedTuple):
     rows: list[dict[str, Any]]
 
 
-def entry_of(ledger: Path, model: str, config: Config) -> Path:
+def entry_of(ledger: Path, label: str, config: Config) -> Path:
     """Returns the path of the entry of a run, whether it exists or not."""
-    return ledger / "runs" / f"{model}-seed_{config.seed}-{settings.fingerprint(config)}.jsonl"
+    return ledger / f"{label}-seed_{config.seed}-{settings.fingerprint(config)}.jsonl"
+
+
+def entries(ledger: Path) -> dict[str, Path]:
+    """Returns the entries of a ledger by the fingerprints of their configs. A folder that does not exist has none."""
+    return {entry.stem.rpartition("-")[2]: entry for entry in sorted(ledger.glob("*-seed_*-*.jsonl"))}
 
 
 def write(entry: Path, config: Config, run: Finished, folder: Path) -> None:
@@ -59,24 +61,16 @@ def read(entry: Path) -> Finished:
     return _parse(content, entry.stem, entry)
 
 
-def read_blog(path: Path) -> dict[str, list[dict[str, float]]]:
-    """Returns the rows of the blog post by model."""
-    blog: dict[str, list[dict[str, float]]] = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            blog.setdefault(row.pop("model"), []).append({k: int(v) if k == "epoch" else float(v) for k, v in row.items()})
-    return blog
-
-
 def _parse(content: str, stem: str, path: Path) -> Finished:
     """Returns the run of an entry with this content and name. Errors name `path`."""
     try:
         first, *rows = map(json.loads, content.splitlines())
         config, result = first["config"], first["result"]
         name = f"seed_{config['seed']}-{settings.fingerprint_of(config)}"
-        numbers = [[row["epoch"], *(row[column] for column in PANELS)] for row in rows]
+        numbers = [[row["epoch"], *(row[column] for column in CURVES)] for row in rows]
         finite = all(math.isfinite(number) for row in numbers for number in row)
-        epochs, last = config["epochs"], result["final_val_accuracy"]
+        epochs = result["epochs"] if (LATER | config)["patience"] else config["epochs"]
+        last = result["final_val_accuracy"]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
     if not stem.endswith(f"-{name}"):
