@@ -16,9 +16,9 @@ def get_config(data: str = "imdb"):
 
 def sweep():
     """The shapes; the blog's multi_head has a total width of 4, and its transformer is 2 heads of 16."""
-    other = multi_head.get_config("imdb").model.to_dict()
-    base = {f"model.{field}": value for field, value in other.items()}
-    yield from (base | point for point in at_width(4, 1, 2, 4) + at_width(16, 1, 2, 4, 8))
+    ours, other = (page.get_config("imdb").model.to_dict() for page in (transformer, multi_head))
+    differing = {f"model.{field}": value for field, value in other.items() if value != ours[field]}
+    yield from (differing | point for point in at_width(4, 1, 2, 4) + at_width(16, 1, 2, 4, 8))
     yield from at_width(32, 1, 2, 4, 8)
     yield from zipped({"model.num_heads": (1, 4, 8), "model.key_dim": (16, 16, 16)})  # 2 heads of 16 are above
 
