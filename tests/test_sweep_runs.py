@@ -67,6 +67,59 @@ def test_a_finished_sweep_trains_nothing(copied: Path, capsys: pytest.CaptureFix
     assert out.endswith("\n4 trials: 4 finished\n")
 
 
+def test_trials_of_a_ledger_count_as_done(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    """A sweep fills one; another reads it, trains the two points more that it has, and adds those to its own."""
+    first, second, folder = tmp_path / "first", tmp_path / "second", tmp_path / "sweep"
+    sweep("run", copied, HEADS, SEEDS, f"--ledger={first}")
+    assert len(list(first.iterdir())) == 4
+    flags = (HEADS, "--grid=seed=0..2", f"--ledger={second}", f"--ledger={first}")
+    capsys.readouterr()
+    sweep("plan", folder, *flags)
+    planned = capsys.readouterr().out
+    assert planned.count("in a ledger |") == 4
+    assert "\n4 are finished; 2 trials left: " in planned
+    assert not second.exists()
+    sweep("run", folder, *flags)
+    out = capsys.readouterr().out
+    assert "4 trials are taken from a ledger.\n2 of 6 trials to train, on " in out
+    assert "\n6 trials: 6 finished\n" in out
+    assert len(attempts(folder)) == 2
+    for point, name in names(copied).items():
+        assert names(folder)[point] == name
+        for file in ("metrics.jsonl", "result.json", "config.json"):
+            assert (folder / "trials" / name / file).read_bytes() == (copied / "trials" / name / file).read_bytes()
+    added = sorted(entry.name for entry in second.iterdir())
+    assert [name.rpartition("-")[0] for name in added] == ["transformer-seed_2"] * 2
+    sweep("run", folder, *flags)
+    assert "Nothing to train: 6 of 6 trials are finished." in capsys.readouterr().out
+    assert sorted(entry.name for entry in second.iterdir()) == added
+
+
+def test_a_ledger_that_cannot_be_used(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    """One line, and no run folder of the trial: the data was another version, or half of the entry is lost."""
+    ledger, folder = tmp_path / "ledger", tmp_path / "sweep"
+    sweep("run", copied, HEADS, SEEDS, f"--ledger={ledger}")
+    entry = next(ledger.glob("*-seed_1-*"))
+    whole = entry.read_text()
+    said = {
+        whole.replace('"corpus_sha256": "', '"corpus_sha256": "0'): f"--ledger={entry} was trained on another version of the "
+        "corpus verdicts: choose another ledger\n",
+        whole[: len(whole) // 2]: f"{entry} is damaged: ",
+    }
+    for content, message in said.items():
+        entry.write_text(content)
+        capsys.readouterr()
+        sweep("run", folder, HEADS, "--grid=seed=1", f"--ledger={ledger}", code=4)
+        err = capsys.readouterr().err
+        assert err.startswith(f"error: {message}")
+        assert len(err.splitlines()) == 1
+        assert len(list((folder / "trials").glob("*"))) < 2
+    sweep("run", folder, SEEDS, "--ledger=", code=2)
+    assert capsys.readouterr().err == "error: --ledger is empty: it must be a path\n"
+    sweep("run", folder, SEEDS, f"--ledger={ledger}", "--ledger=nowhere", code=2)
+    assert capsys.readouterr().err == "error: --ledger=nowhere must be a folder: all but the first are only read\n"
+
+
 def test_an_edited_sweep_trains_what_is_new(copied: Path, capsys: pytest.CaptureFixture):
     """One point is new, two have gone, and then all are there again; free fields are no edit."""
     earlier = attempts(copied)

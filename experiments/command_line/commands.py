@@ -37,8 +37,10 @@ USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …], in a checkou
               Prints a label for each line of a file or of standard input, or for one text, as JSON. Seconds.
   sweep       plan|run|status|retry --sweepdir=DIR [--config=configs/NAME.py[:verdicts] --config.FIELD=VALUE …]
               [--grid FIELD=VALUE,VALUE …] [--jobs=N] [--halving=3] [--extend] [--fail_fast] [--engine=local|ray]
+              [--ledger=DIR]
               Trains many models, or continues: a run for each point of the page's sweep() and of the grid. plan says what
-              it would cost, status how far it is, and retry trains again what has failed. docs/launch.md says more.
+              it would cost, status how far it is, and retry trains again what has failed. With --ledger, finished runs are
+              kept as small files, and what is there counts as done. docs/launch.md says more.
   prepare     [--archive=PATH] [--data_dir=DIR]
               Prepares the IMDB reviews, from a local archive or from a download of 84 MB. Half a minute and the download.
   reproduce   --workdir=DIR [--seeds=10] [--data_dir=DIR] [--update_docs]

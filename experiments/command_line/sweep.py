@@ -24,15 +24,16 @@ _FLAGS = {
     "halving": None,
     "extend": False,
     "fail_fast": False,
+    "ledger": (),
     "engine": "local",
     "ray_address": None,
     "resources": None,
 }
 _USED = {  # by each action
-    "plan": ("config", "sweepdir", "grid", "halving", "extend"),
+    "plan": ("config", "sweepdir", "grid", "halving", "extend", "ledger"),
     "run": tuple(_FLAGS),
     "status": ("sweepdir",),
-    "retry": ("sweepdir", "jobs", "fail_fast", "engine", "ray_address", "resources"),
+    "retry": ("sweepdir", "jobs", "fail_fast", "ledger", "engine", "ray_address", "resources"),
 }
 FLAG = "--sweepdir"
 
@@ -70,7 +71,7 @@ def _plan(values: FlagValues, fields: list[str], defaults: dict[str, Any], sweep
     from experiments.sweeps import plan, runner
 
     found = runner.check(found, sweepdir, values.extend, eta)
-    print(plan.describe(found, sweepdir, read, eta))
+    print(plan.describe(found, sweepdir, read, eta, _ledgers(values)))
 
 
 def _status(sweepdir: Path) -> None:
@@ -86,8 +87,9 @@ def _run(values: FlagValues, fields: list[str], defaults: dict[str, Any], sweepd
     from experiments.sweeps import runner
 
     runner.check(found, sweepdir, values.extend, eta)
+    ledgers = _ledgers(values)
     with contextlib.closing(_engine(values)) as engine:
-        runner.run(found, sweepdir, engine, values.extend, values.fail_fast, eta)
+        runner.run(found, sweepdir, engine, values.extend, values.fail_fast, eta, ledgers)
 
 
 def _retry(values: FlagValues, sweepdir: Path) -> None:
@@ -97,8 +99,9 @@ def _retry(values: FlagValues, sweepdir: Path) -> None:
 
     sweep_folder.read(sweepdir)
     if sweep_folder.read_failures(sweepdir):
+        ledgers = _ledgers(values)
         with contextlib.closing(_engine(values)) as engine:
-            runner.retry(sweepdir, engine, values.fail_fast)
+            runner.retry(sweepdir, engine, values.fail_fast, ledgers)
     else:
         print(f"No trial in {sweepdir} has failed.")
 
@@ -164,6 +167,17 @@ def _configure() -> None:
     import jax
 
     jax.config.update("jax_platforms", "cpu")
+
+
+def _ledgers(values: FlagValues) -> Any:
+    """Returns the ledgers. Raises UsageError if one does not exist that is only read, or the first cannot be written."""
+    from experiments.sweeps import ledgers
+
+    folders = [command_flags.path(ledgers.FLAG, folder) for folder in values.ledger]
+    for folder in folders[1:]:
+        if not folder.is_dir():
+            raise UsageError(f"{ledgers.FLAG}={folder} must be a folder: all but the first are only read")
+    return ledgers.Ledgers(folders)
 
 
 def _engine(values: FlagValues) -> Any:

@@ -11,6 +11,7 @@ from experiments.report import tables
 from experiments.settings import Config
 from experiments.sweeps import halving, states, status, sweep_folder, trials
 from experiments.sweeps.halving import Rung
+from experiments.sweeps.ledgers import Ledgers
 from experiments.sweeps.sweep_folder import Sweep
 from experiments.sweeps.trials import Trial
 from experiments.training import build
@@ -48,7 +49,7 @@ def _cost(config: Config, read: Callable[[Config], Corpus]) -> Cost:
     return Cost(dry_run.size(state.params), -(-len(corpus.train.labels) // config.batch_size), counted.flops)
 
 
-def describe(sweep: Sweep, sweepdir: Path | None, read: Callable[[Config], Corpus], eta: int | None) -> str:
+def describe(sweep: Sweep, sweepdir: Path | None, read: Callable[[Config], Corpus], eta: int | None, ledgers: Ledgers) -> str:
     """Returns what `sweep plan` prints.
 
     Args:
@@ -56,6 +57,7 @@ def describe(sweep: Sweep, sweepdir: Path | None, read: Callable[[Config], Corpu
       sweepdir: Its folder, which need not exist; None leaves out what is finished.
       read: Returns the corpus of a config.
       eta: That of successive halving, or None.
+      ledgers: Those whose trials count as done.
     """
     cost, fields = costs(sweep.trials, read), trials.varied(sweep.trials)
     rungs = halving.rungs(sweep.trials, eta) if eta else []
@@ -63,7 +65,9 @@ def describe(sweep: Sweep, sweepdir: Path | None, read: Callable[[Config], Corpu
     lines, left = [], []
     for trial in sweep.trials:
         state = states.of(sweepdir, trial, failed).kind if sweepdir else "waiting"
-        if state != "finished":
+        if state == "waiting" and ledgers.have(trial):
+            state = "in a ledger"
+        elif state != "finished":
             left.append(trial)
         values = [str(trial.fields[field]) for field in fields]
         parameters, steps, each = cost[trial.name]

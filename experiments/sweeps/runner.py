@@ -8,6 +8,7 @@ from experiments.errors import Refusal
 from experiments.machine.stopping import Signals, Stopped
 from experiments.sweeps import failures, groups, halving, states, status, sweep_folder
 from experiments.sweeps.groups import Group
+from experiments.sweeps.ledgers import Ledgers
 from experiments.sweeps.sweep_folder import Halving, Sweep
 from experiments.sweeps.trials import Trial
 from experiments.sweeps.watch import Watch
@@ -40,7 +41,7 @@ def check(sweep: Sweep, sweepdir: Path | None, extend: bool, eta: int | None) ->
     return sweep
 
 
-def run(sweep: Sweep, sweepdir: Path, engine: Engine, extend: bool, fail_fast: bool, eta: int | None) -> None:
+def run(sweep: Sweep, sweepdir: Path, engine: Engine, extend: bool, fail_fast: bool, eta: int | None, ledgers: Ledgers) -> None:
     """Writes a sweep to its folder, and runs what is not finished and has not failed.
 
     Args:
@@ -50,6 +51,7 @@ def run(sweep: Sweep, sweepdir: Path, engine: Engine, extend: bool, fail_fast: b
       extend: Whether the trials that the folder has are kept.
       fail_fast: Whether the first failure stops the others.
       eta: That of successive halving; None trains all trials to their ends.
+      ledgers: Those whose trials count as done.
 
     Raises:
       UsageError: The folder cannot be used.
@@ -60,13 +62,13 @@ def run(sweep: Sweep, sweepdir: Path, engine: Engine, extend: bool, fail_fast: b
     with Signals() as signals, sweep_folder.claim(sweepdir):
         sweep = sweep_folder.merged(sweepdir, sweep, extend)
         sweep_folder.write(sweepdir, sweep)
-        _Runner(sweep, sweepdir, engine, signals, fail_fast).run(eta)
+        _Runner(sweep, sweepdir, engine, signals, fail_fast, ledgers).run(eta)
 
 
-def retry(sweepdir: Path, engine: Engine, fail_fast: bool) -> None:
+def retry(sweepdir: Path, engine: Engine, fail_fast: bool, ledgers: Ledgers) -> None:
     """Runs the trials of a folder again that have failed, with successive halving if they did so before. Otherwise as `run`."""
     with Signals() as signals, sweep_folder.claim(sweepdir):
-        runner = _Runner(sweep_folder.read(sweepdir), sweepdir, engine, signals, fail_fast)
+        runner = _Runner(sweep_folder.read(sweepdir), sweepdir, engine, signals, fail_fast, ledgers)
         runner.retry(sweep_folder.read_halving(sweepdir).eta)
 
 
@@ -79,15 +81,20 @@ class _Runner:
       engine: Where they run.
       signals: What stops them.
       fail_fast: Whether the first failure stops them.
+      ledgers: What has trials already, and gets those that are finished.
     """
 
-    def __init__(self, sweep: Sweep, sweepdir: Path, engine: Engine, signals: Signals, fail_fast: bool):
+    def __init__(self, sweep: Sweep, sweepdir: Path, engine: Engine, signals: Signals, fail_fast: bool, ledgers: Ledgers):
         self._sweep, self._sweepdir, self._engine, self._signals = sweep, sweepdir, engine, signals
-        self._watch = Watch(sweepdir, signals, fail_fast, sweep_folder.read_failures(sweepdir))
+        self._ledgers = ledgers
+        self._watch = Watch(sweep, sweepdir, signals, fail_fast, ledgers)
 
     def run(self, eta: int | None) -> None:
         """Runs all trials that are neither finished nor failed."""
         self._signals.defer(together=False)
+        self._ledgers.add(self._sweepdir, self._sweep.trials, self._sweep.label)
+        if taken := self._ledgers.take(self._sweepdir, self._sweep.trials):
+            self._watch.display.say(f"{taken} trial{'s are' if taken > 1 else ' is'} taken from a ledger.")
         if eta is None:
             sweep_folder.write_halving(self._sweepdir, None)
             self._round(self._sweep.trials, None)

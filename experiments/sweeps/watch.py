@@ -8,6 +8,8 @@ from experiments.sweeps import sweep_folder
 from experiments.sweeps.display import Display
 from experiments.sweeps.failures import Failure
 from experiments.sweeps.groups import Group
+from experiments.sweeps.ledgers import Ledgers
+from experiments.sweeps.sweep_folder import Sweep
 from experiments.sweeps.trials import Trial
 
 _STOPPED = (PREEMPTED, INTERRUPTED, -15)  # what a process ends with that was asked to stop
@@ -17,10 +19,11 @@ class Watch:
     """Is told by an engine what happens, and tells it whether to go on.
 
     Args:
-      sweepdir: The folder of the sweep, whose lock is held.
+      sweep: The sweep.
+      sweepdir: Its folder, whose lock is held.
       signals: What stops the sweep.
       fail_fast: Whether the first failure stops it.
-      failures: Those of earlier attempts.
+      ledgers: Where trials that have ended well are added.
 
     Attributes:
       failures: How trials have failed, by their names.
@@ -28,9 +31,10 @@ class Watch:
       display: What shows the trials.
     """
 
-    def __init__(self, sweepdir: Path, signals: Signals, fail_fast: bool, failures: dict[str, Failure]):
-        self.failures, self.failed_now = failures, False
-        self._sweepdir, self._signals, self._fail_fast = sweepdir, signals, fail_fast
+    def __init__(self, sweep: Sweep, sweepdir: Path, signals: Signals, fail_fast: bool, ledgers: Ledgers):
+        self.failures, self.failed_now = sweep_folder.read_failures(sweepdir), False
+        self._sweep, self._sweepdir, self._signals, self._fail_fast = sweep, sweepdir, signals, fail_fast
+        self._ledgers = ledgers
         self.display = Display(sweepdir)
 
     @property
@@ -51,6 +55,7 @@ class Watch:
             self.failed_now = True
             sweep_folder.write_failures(self._sweepdir, self.failures)
         self.display.ended(group.trials, group.epochs, failures)
+        self._ledgers.add(self._sweepdir, group.trials, self._sweep.label)
 
     def tick(self) -> None:
         """Is told that time has passed."""

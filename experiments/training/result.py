@@ -49,6 +49,7 @@ def result_of(plan: steps.Plan, corpus: Corpus, at: Position, label: str) -> Eva
         "best_test_accuracy": best_accuracy,
         "train_seconds": 1e-3 * sum(row["step_milliseconds"] for row in rows) * rows[0]["step"],
         "compile_seconds": last.compile_seconds + sum(row["compile_seconds"] for row in rows),
+        "corpus_sha256": corpus.sha256,
         "vocabulary_size": corpus.tokenizer.vocabulary_size,
         "max_length": corpus.tokenizer.max_length,
         "attention": build.attention_of(plan.model),
