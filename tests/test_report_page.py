@@ -25,6 +25,7 @@ from experiments.command_line import command_flags, commands
 from experiments.cost import flops, train_step
 from experiments.report import charts, groups, heads, pages, published, results, runs, statistics, svg
 from experiments.storage import files, lock
+from experiments.storage.names import CURVES
 from experiments.training import build
 from scripts import bench_report
 
@@ -223,13 +224,32 @@ def test_names_of_groups():
     assert names == [
         "transformer num_heads=2",
         "transformer num_heads=4",
-        "transformer learning_rate=1.0 num_heads=2",
         "transformer num_heads=4 (2)",
+        "transformer learning_rate=1.0 num_heads=2",
         "single_head",
     ]
     assert runs.Run("r").label is None
     unlabelled = groups.grouped([runs.Run("r", config("multi_head", seed=3))])
     assert [group.label for group in unlabelled] == ["multi_head"], "the page with the nearest defaults"
+
+
+def test_a_sweep_of_several_kinds_of_model_is_named_after_their_pages():
+    """Whatever the order of its folders. A label of one kind of model is kept."""
+
+    def run(page: str, label: str, heads: int) -> runs.Run:
+        metrics = rows(0.8)
+        return runs.Run("r", config(page, **{"model.num_heads": heads, "model.key_dim": 16}), metrics, result(metrics, label))
+
+    shapes = [("multi_head", 8), ("transformer", 10), ("multi_head", 1), ("transformer", 2), ("multi_head", 10)]
+    found = [run(page, "ablation", heads) for page, heads in shapes] + [run("transformer", "mine", 5)]
+    assert [group.name for group in groups.grouped(found)] == [
+        "multi_head num_heads=1",
+        "multi_head num_heads=8",
+        "multi_head num_heads=10",
+        "transformer num_heads=2",
+        "transformer num_heads=10",
+        "mine",
+    ]
 
 
 BROKEN = {"epoch": 2, "step": 3}

@@ -39,7 +39,7 @@ def ablation(all_groups: Sequence[Group]) -> list[Section]:
     note = "Whiskers: ± standard deviation of the accuracy, slowest to fastest seed of the speed. FLOPs are counted on the "
     note += "program, not measured: a step of a batch on one device of this machine."
     if any(point.flops is None for point in points):
-        note += " Those with a dash are not counted: only six different models are, and their runs must be finished."
+        note += " Those with a dash are not counted: only sixteen different models are, and their runs must be finished."
     legend = [(number, each.kept) for number, each in enumerate(shown, start=1) if each.kept]
     figures = Figures(charts.heads(drawn, titles), legend, note)
     return [Section("heads", "Heads", [Text(said + more), figures, Table(header, rows)])]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.errors import UsageError
-from experiments.fields import FREE
+from experiments.fields import FREE, MODELS
 from experiments.report import pages, statistics
-from experiments.report.runs import Run
+from experiments.report.runs import Run, is_number
 
 METRICS = {  # of a finished run, by the keys of its result
     "final_val_accuracy": "final val accuracy",
@@ -60,18 +60,28 @@ class Group:
 
 
 def grouped(runs: Iterable[Run]) -> list[Group]:
-    """Returns the groups of all runs whose config can be read, in the order of their first runs."""
+    """Returns the groups of all runs whose config can be read.
+
+    Labels are in the order of their first runs, and the groups of a label in that of the fields in which they differ.
+    """
     by_config: dict[str, list[Run]] = {}
     for run in runs:
         if run.config:
             by_config.setdefault(json.dumps(_own(run.config)), []).append(run)
     together = list(by_config.values())
-    labels = [_label(each) for each in together]
     configs = [_own(each[0].config) for each in together]
-    return [
+    labels = _labels([_told_label(each) for each in together], configs)
+    found = [
         Group(name, label, config, each, _finished(each))
         for name, label, config, each in zip(_names(labels, configs), labels, configs, together, strict=True)
     ]
+    fields = differing(configs)
+    return sorted(found, key=lambda group: (labels.index(group.label), [_place(group.config[field]) for field in fields]))
+
+
+def _place(value: Any) -> tuple[bool, float, str]:
+    """Returns what orders the values of a field: numbers by their size, then all others as text."""
+    return (False, float(value), "") if is_number(value) else (True, 0.0, json.dumps(value))
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -100,10 +110,23 @@ def _own(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in (*FREE, "seed")}
 
 
-def _label(runs: Sequence[Run]) -> str:
-    """The label that the first finished run tells, else any run, else the name of the page that is nearest to the config."""
-    told = [run.label for run in sorted(runs, key=lambda run: not run.result) if run.label]
-    return told[0] if told else pages.nearest(runs[0].config, None)[0]
+def _labels(told: Sequence[str | None], configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the label that each group tells, or the name of the page that is nearest to its config.
+
+    That is also the name if groups of the same label have other kinds of model: the label is that of their sweep.
+    """
+    bodies: dict[str | None, set[str]] = {}
+    for label, config in zip(told, configs, strict=True):
+        bodies.setdefault(label, set()).add(config["model.body"])
+    return [
+        label if label in MODELS or (label and len(bodies[label]) == 1) else pages.nearest(config, None)[0]
+        for label, config in zip(told, configs, strict=True)
+    ]
+
+
+def _told_label(runs: Sequence[Run]) -> str | None:
+    """The label that the first finished run tells, else any run."""
+    return next((run.label for run in sorted(runs, key=lambda run: not run.result) if run.label), None)
 
 
 def _names(labels: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> list[str]:

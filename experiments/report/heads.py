@@ -12,7 +12,7 @@ from experiments.report.groups import Group
 from experiments.report.runs import is_number
 
 HEADS, KEY_DIM = "model.num_heads", "model.key_dim"
-_COUNTED = 6  # models whose operations are counted; each takes a third of a second
+_COUNTED = 16  # models whose operations are counted; each takes a third of a second
 _NO_COST = (*FREE, "seed", "epochs", "patience", "init_from", "learning_rate", "data.name")  # no part of a step
 _LAYERS = 32  # of a model whose operations are counted
 

@@ -35,11 +35,16 @@ def differing(config: Mapping[str, Any], page: str, corpus: str) -> dict[str, An
 
 
 def nearest(config: Mapping[str, Any], label: str | None) -> tuple[str, str]:
-    """Returns the page whose defaults a config has, or else the one with the fewest differences, and the corpus."""
+    """Returns the page with a label, else that of the same kind of model with the fewest differences; and the corpus."""
     corpus = config["data.name"] if config["data.name"] in _CORPORA else _CORPORA[0]
     if label in MODELS:
         return label, corpus
-    return min(MODELS, key=lambda page: len(differing(config, page, corpus))), corpus
+
+    def distance(page: str) -> tuple[bool, int]:
+        fields = differing(config, page, corpus)
+        return "model.body" in fields, len(fields)
+
+    return min(MODELS, key=distance), corpus
 
 
 def command(config: Mapping[str, Any], seeds: Sequence[int], label: str, folder: str) -> str:
