@@ -2,6 +2,7 @@
 """The command `report`: its numbers against hand-worked ones, runs in any state, hostile strings, and the page in a browser."""
 
 import csv
+import dataclasses
 import html.parser
 import io
 import itertools
@@ -579,6 +580,22 @@ def test_heads_that_differ_alone(monkeypatch: pytest.MonkeyPatch):
     assert heads.series(grouped({"seed": 0}, {"learning_rate": 1.0})) == [], "one number of heads"
     (mixed,) = heads.series(grouped({"model.num_heads": 1}, {"model.num_heads": 2, "learning_rate": 1.0}))
     assert (mixed.kept, len(mixed.points)) == ("", 2)
+
+
+def test_series_of_heads_are_named_and_not_accidental(monkeypatch: pytest.MonkeyPatch):
+    """Two widths, 4 and 16, have a shape with a key_dim of 2 each, and one with 4 each: those pairs are no series."""
+    monkeypatch.setattr(heads, "_flops", lambda *_: 1000)
+    shapes = [(1, 4), (2, 2), (4, 1), (1, 16), (2, 8), (4, 4), (8, 2)]
+    one, *more = grouped(*({"model.num_heads": count, "model.key_dim": size} for count, size in shapes))
+    assert [(each.kept, [point.heads for point in each.points]) for each in heads.series([one, *more])] == [
+        ("num_heads × key_dim = 4", [1, 2, 4]),
+        ("num_heads × key_dim = 16", [1, 2, 4, 8]),
+    ]
+    other = dataclasses.replace(one, label="other", name="other", config={**one.config, "model.body": "multi_head"})
+    assert [each.kept for each in heads.series([one, *more, other])] == [
+        "transformer, num_heads × key_dim = 4",
+        "transformer, num_heads × key_dim = 16",
+    ]
 
 
 def test_flops_of_a_step(tmp_path: Path):

@@ -46,13 +46,15 @@ class Series(NamedTuple):
 def series(groups: Sequence[Group]) -> list[Series]:
     """Returns the groups of each ablation: with the same key_dim, or with the same num_heads × key_dim.
 
-    If none differ in the heads alone, but the number of heads differs, all groups are one series that keeps nothing.
+    A series is left out if each of its groups is in a longer one. If none differ in the heads alone, but the number of heads
+    differs, all groups are one series that keeps nothing.
     """
     groups = [group for group in groups if all(type(group.config[name]) is int for name in (HEADS, KEY_DIM))]
     if len({group.config[HEADS] for group in groups}) < 2:
         return []
     found = [each for kept in ("key_dim", "num_heads × key_dim") for each in _alike(groups, kept)]
-    wholes = [(f"{kept} = {_kept(each[0], kept)}", each) for kept, each in found] or [("", list(groups))]
+    found = [(kept, each) for kept, each in found if not all(_is_in_longer(group, each, found) for group in each)]
+    wholes = [(_title(kept, each[0], groups), each) for kept, each in found] or [("", list(groups))]
     flops = _counter()
     made: dict[str, Point] = {}
     for _, each in wholes:
@@ -60,6 +62,16 @@ def series(groups: Sequence[Group]) -> list[Series]:
             if group.name not in made:
                 made[group.name] = _point(group, flops)
     return [Series(kept, sorted((made[group.name] for group in each), key=lambda p: p.heads)) for kept, each in wholes]
+
+
+def _is_in_longer(group: Group, series: Sequence[Group], found: Sequence[tuple[str, Sequence[Group]]]) -> bool:
+    return any(group in each and len(each) > len(series) for _, each in found)
+
+
+def _title(kept: str, group: Group, groups: Sequence[Group]) -> str:
+    """Returns what the groups of a series have in common, with their label if there are others."""
+    label = f"{group.label}, " if any(other.label != group.label for other in groups) else ""
+    return f"{label}{kept} = {_kept(group, kept)}"
 
 
 def _kept(group: Group, kept: str) -> int:
