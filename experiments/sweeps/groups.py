@@ -43,6 +43,5 @@ def grouped(trials: Sequence[Trial], epochs: int | None, slots: int, most: int) 
 
 
 def _program(trial: Trial) -> str:
-    """Returns what trials have in common that `together.train` can train: all fields but those of BATCHED."""
-    fields = {field: value for field, value in trial.fields.items() if field not in together.BATCHED}
-    return json.dumps([fields, trial.fields["model.dropout_rate"] > 0, trial.corpus], sort_keys=True)
+    """Returns what trials have in common that `together.train` can train."""
+    return json.dumps([together.program_of(trial.fields), trial.corpus], sort_keys=True)

@@ -47,12 +47,12 @@ class RayEngine:
         variables = ray_cluster.environment(self._resources)
         tasks: dict[Any, Group] = {}
         for group in groups:
-            _log(sweepdir, group).unlink(missing_ok=True)
+            sweep_folder.log_of(sweepdir, group.trials).unlink(missing_ok=True)
             job = worker_process.job_of(group, label, sweepdir, variables, None)
             tasks[task.remote(job, group, str(sweepdir))] = group
         waiting, deadline = dict(tasks), None
         while tasks:
-            for started in [ref for ref, group in waiting.items() if _log(sweepdir, group).exists()]:
+            for started in [ref for ref, group in waiting.items() if sweep_folder.log_of(sweepdir, group.trials).exists()]:
                 watch.started(waiting.pop(started))
             if watch.stopping and deadline is None:
                 deadline = time.monotonic() + _STOP_SECONDS
@@ -76,7 +76,7 @@ class RayEngine:
         except self._ray.exceptions.TaskCancelledError:
             return {}
         except self._ray.exceptions.RayError as error:
-            failure = Failure(Refusal.exit_code, [first_line(error)], _log(sweepdir, group).name)
+            failure = Failure(Refusal.exit_code, [first_line(error)], sweep_folder.log_of(sweepdir, group.trials).name)
             return {t.name: failure for t in group.trials if not states.is_done(sweepdir, t, group.epochs)}
 
 
@@ -95,7 +95,3 @@ def supervise(job: worker_process.Job, group: Group, sweepdir: str) -> dict[str,
 def _wait(process: WorkerProcess) -> None:
     while not process.ended():
         connection.wait([process.sentinel], timeout=_TICK)
-
-
-def _log(sweepdir: Path, group: Group) -> Path:
-    return sweepdir / sweep_folder.LOGS / f"{group.trials[0].name}.log"

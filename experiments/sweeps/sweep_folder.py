@@ -57,6 +57,11 @@ def trial_folder(sweepdir: Path, name: str) -> Path:
     return sweepdir / TRIALS / name
 
 
+def log_of(sweepdir: Path, trials: Sequence[Trial]) -> Path:
+    """Returns the log of the process that trains some trials together."""
+    return sweepdir / LOGS / f"{trials[0].name}.log"
+
+
 def check(sweepdir: Path) -> None:
     """Raises UsageError if a folder cannot be that of a sweep. Creates nothing."""
     run_folder.check(sweepdir, FLAG)

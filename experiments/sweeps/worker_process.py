@@ -21,8 +21,7 @@ def job_of(group: Group, label: str, sweepdir: Path, environment: dict[str, str]
     for trial in group.trials:
         fields = {**trial.fields, "epochs": group.epochs or trial.epochs}
         members[trial.name] = (fields, str(sweep_folder.trial_folder(sweepdir, trial.name)))
-    log = sweepdir / sweep_folder.LOGS / f"{group.trials[0].name}.log"
-    return Job(label, members, str(log), environment, cores)
+    return Job(label, members, str(sweep_folder.log_of(sweepdir, group.trials)), environment, cores)
 
 
 class WorkerProcess:

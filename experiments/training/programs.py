@@ -1,6 +1,6 @@
 """The compiled programs of a training. One run uses them, or several, which then share them.
 
-A run asks for a call, as a generator that yields a request and receives the answer; see `together`. So several runs can be
+A run asks for a call, as a generator that yields a request and receives the answer; see `drive`. So several runs can be
 trained by one call, in parallel (`jax.vmap`), and each of them is written as if it were alone.
 """
 

@@ -50,11 +50,9 @@ class Progress:
         if not self._estimated:
             self._estimated = True
             left = "" if epochs == self._epochs else " left"
-            self._show(
+            self._keep(
                 f"{epochs} epoch{'s' if epochs > 1 else ''}{left}: {duration(epochs * epoch_seconds * _WITH_EVALUATION)}"
             )
-            print(file=self._stream, flush=True)
-            self._width = 0
 
     def update(self, epoch: int, step: int, steps: int, sums: Sums, seconds: float) -> None:
         """Shows the state of an epoch after `step` of `steps` and the given seconds."""
@@ -70,19 +68,23 @@ class Progress:
     def epoch(self, row: dict[str, Any], seconds_left: float) -> None:
         """Prints the row of a finished epoch."""
         left = f"  {seconds_left:.0f} s left" if seconds_left else ""
-        self._show(
+        self._keep(
             f"Epoch {row['epoch']:2d}/{self._epochs}  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
             f"  val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}"
             f"  {row['step_milliseconds']:.1f} ms/step  {row['examples_per_second']:,.0f} examples/s{left}"
         )
-        print(file=self._stream, flush=True)
-        self._width = 0
 
     def _show(self, line: str) -> None:
         """Writes a line over the previous one."""
         start = "\r" if self._stream.isatty() else ""
         print(f"{start}{line:<{self._width}}", end="", file=self._stream, flush=True)
         self._width = len(line)
+
+    def _keep(self, line: str) -> None:
+        """Writes a line over the previous one, which stays."""
+        self._show(line)
+        print(file=self._stream, flush=True)
+        self._width = 0
 
 
 class BriefProgress(Progress):
@@ -106,5 +108,4 @@ class BriefProgress(Progress):
 
     def close(self, line: str) -> None:
         """Prints the last line, which stays."""
-        self._show(f"        {line}")
-        print(file=self._stream, flush=True)
+        self._keep(f"        {line}")

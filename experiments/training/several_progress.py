@@ -64,13 +64,11 @@ class SeveralProgress(Progress):
         spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
         left = f"  {seconds_left:.0f} s left" if seconds_left else ""
         mean = {key: statistics.fmean(found[key] for found in rows) for key in ("train_loss", "val_loss", "step_milliseconds")}
-        self._show(
+        self._keep(
             f"Epoch {row['epoch']:2d}/{self._epochs}  {len(rows)} run{'s' * (len(rows) > 1)}  loss {mean['train_loss']:.4f}  "
             f"val_loss {mean['val_loss']:.4f}  val_accuracy {statistics.fmean(values):.4f}{spread} "
             f"({min(values):.4f} to {max(values):.4f})  {mean['step_milliseconds']:.1f} ms/step of a run{left}"
         )
-        print(file=self._stream, flush=True)
-        self._width = 0
 
 
 class _One(Progress):

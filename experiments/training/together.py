@@ -79,9 +79,14 @@ def train(members: Sequence[Member], label: str, progress: Progress) -> list[Out
 
 def unbatched(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     """Returns the fields in which the flat fields of configs differ although runs of one program must not."""
-    first, *rest = ({**config, "model.dropout_rate": config["model.dropout_rate"] > 0} for config in configs)
-    fields = [field for field in first if field == "model.dropout_rate" or field not in BATCHED]
-    return [field for field in fields if any(other[field] != first[field] for other in rest)]
+    first, *rest = map(program_of, configs)
+    return [field for field, value in first.items() if any(other[field] != value for other in rest)]
+
+
+def program_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the configs of one program have in common: all fields but those of BATCHED, and whether there is dropout."""
+    fixed = {field: value for field, value in config.items() if field not in BATCHED}
+    return fixed | {"model.dropout_rate": config["model.dropout_rate"] > 0}
 
 
 def _parallel(plan: steps.Plan, config: Config, runs: int) -> int:
