@@ -4,8 +4,9 @@
 
 The blog tells the parameter counts of its models, and so the number of heads times key_dim, but not the two numbers. The runs
 of the ledgers with the right product are the candidates. For each set of columns, the first table says how often the method
-finds the split of one of our own runs, which is left out and then compared with the others, and the probability that it gives
-to each split for the blog's curve. The second one says for which split it takes our runs of each split, with all columns.
+finds the split of one of our own runs, which is left out and then compared with the others; the temperature that makes its
+likelihoods as sure as they may be; the mean probability of the true split with it; and the probability of each split for the
+blog's curve. The second table says for which split it takes our runs of each split, with all columns.
 `experiments.reproduction.likelihood` is the method.
 """
 
@@ -53,18 +54,17 @@ def of_model(found: Sequence[Run], model: str, theirs: Sequence[Mapping[str, flo
         known = candidates(found, model, columns)
         splits = list(known)
         held_out = likelihood.held_out(known)
-        confused = Counter((true, max(given, key=lambda split: given[split])) for true, given in held_out)
+        confused = Counter((true, max(logs, key=lambda split: logs[split])) for true, logs in held_out)
         hits = sum(count for (true, taken), count in confused.items() if true == taken)
-        mean = fmean(given[true] for true, given in held_out)
-        blogs = likelihood.posterior(likelihood.values_of([theirs], columns)[0], known)
-        lines.append([name, f"{hits} of {len(held_out)}", f"{mean:.2f}", *(_probability(blogs[split]) for split in splits)])
-    first = tables.markdown([model, "found", "their mean probability", *(f"blog: {split}" for split in splits)], lines)
+        warmth = likelihood.temperature(held_out)
+        mean = fmean(likelihood.posterior(logs, warmth)[true] for true, logs in held_out)
+        blogs = likelihood.posterior(likelihood.log_likelihoods(likelihood.values_of([theirs], columns)[0], known), warmth)
+        numbers = [f"{warmth:.1f}", f"{mean:.2f}", *(f"{blogs[split]:.3f}" for split in splits)]
+        lines.append([name, f"{hits} of {len(held_out)}", *numbers])
+    header = [model, "found", "temperature", "mean probability", *(f"blog: {split}" for split in splits)]
+    first = tables.markdown(header, lines)
     rows = [[true, *(str(confused[true, taken]) for taken in splits)] for true in splits]
     return f"{first}\n\n{tables.markdown(['split of the run', *(f'taken for {split}' for split in splits)], rows)}"
-
-
-def _probability(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
 
 
 def report() -> str:

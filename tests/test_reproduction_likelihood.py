@@ -19,7 +19,7 @@ def test_one_value_is_students_t():
     pooled = np.sqrt((1 + 1 + 4 + 0 + 4) / 3)
     a = stats.t.pdf(3.5, 3, loc=2, scale=pooled * np.sqrt(3 / 2))
     b = stats.t.pdf(3.5, 3, loc=6, scale=pooled * np.sqrt(4 / 3))
-    found = likelihood.posterior(np.array([3.5]), known)
+    found = likelihood.posterior(likelihood.log_likelihoods(np.array([3.5]), known))
     assert found == pytest.approx({"a": a / (a + b), "b": b / (a + b)})
 
 
@@ -44,15 +44,19 @@ def test_settings_that_are_known():
     apart = {str(shift): curves(generator, shift, 4, 0.5) for shift in (0.0, 9.0, 18.0)}
     found = likelihood.held_out(apart)
     assert len(found) == 12
-    assert all(given[true] > 0.95 for true, given in found)
-    hits, beliefs = [], []
-    for _ in range(40):
-        same = {name: curves(generator, 0.0, 5, 0.5) for name in "ab"}
-        held_out = likelihood.held_out(same)
-        hits += [given[true] > 0.5 for true, given in held_out]
-        beliefs += [max(given.values()) for _, given in held_out]
-    assert 0.3 < np.mean(hits) < 0.6
-    assert np.mean(beliefs) < 0.85
+    assert all(likelihood.posterior(logs)[true] > 0.95 for true, logs in found)
+    assert likelihood.temperature(found) == pytest.approx(1, abs=0.01), "nothing was wrong"
+    same = [each for _ in range(40) for each in likelihood.held_out({n: curves(generator, 0.0, 5, 0.5) for n in "ab"})]
+    assert 0.3 < np.mean([likelihood.posterior(logs)[true] > 0.5 for true, logs in same]) < 0.6
+    warmth = likelihood.temperature(same)
+    assert warmth > 5
+    assert max(max(likelihood.posterior(logs, warmth).values()) for _, logs in same) < 0.7
+
+
+def test_the_temperature_is_the_best_one():
+    """Three of four curves have their setting with log-odds of 6, one has not: odds of 3 to 1 need 6 / ln 3."""
+    found = [("a", {"a": 6.0, "b": 0.0})] * 3 + [("b", {"a": 6.0, "b": 0.0})]
+    assert likelihood.temperature(found) == pytest.approx(6 / np.log(3), rel=1e-3)
 
 
 def test_a_setting_with_one_curve_keeps_it():

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 Curves = Mapping[str, np.ndarray]  # of each setting, float64 `[seeds, values]`
 
 
-def posterior(curve: np.ndarray, known: Curves) -> dict[str, float]:
-    """Returns the probability of each setting for a curve, if all were equally likely before.
+def log_likelihoods(curve: np.ndarray, known: Curves) -> dict[str, float]:
+    """Returns the log-likelihood of each setting for a curve.
 
     Args:
       curve: Its values, float64 `[values]`.
@@ -26,11 +26,17 @@ def posterior(curve: np.ndarray, known: Curves) -> dict[str, float]:
     freedom = len(residuals) - len(known)
     scale = np.sqrt((residuals**2).sum(0) / freedom)
     correlation = shrunk_correlation(residuals / scale, freedom)
-    logs = []
-    for curves in known.values():
+    found = {}
+    for setting, curves in known.items():
         widened: Any = correlation * (1 + 1 / len(curves))  # SciPy's stub takes a number alone
-        logs.append(stats.multivariate_t.logpdf((curve - curves.mean(0)) / scale, shape=widened, df=freedom))
-    return dict(zip(known, special.softmax(logs).tolist(), strict=True))
+        log = stats.multivariate_t.logpdf((curve - curves.mean(0)) / scale, shape=widened, df=freedom)
+        found[setting] = float(log)
+    return found
+
+
+def posterior(logs: Mapping[str, float], temperature: float = 1.0) -> dict[str, float]:
+    """Returns the probability of each setting, if all were equally likely before. See `temperature` for the temperature."""
+    return dict(zip(logs, special.softmax(np.array(list(logs.values())) / temperature).tolist(), strict=True))
 
 
 def shrunk_correlation(residuals: np.ndarray, freedom: int) -> np.ndarray:
@@ -45,7 +51,7 @@ def shrunk_correlation(residuals: np.ndarray, freedom: int) -> np.ndarray:
 
 
 def held_out(known: Curves) -> list[tuple[str, dict[str, float]]]:
-    """Returns the true setting of each curve, and the posterior that the other curves give for it.
+    """Returns the true setting of each curve, and the log-likelihoods that the other curves give for it.
 
     A setting with a single curve keeps it.
     """
@@ -53,8 +59,22 @@ def held_out(known: Curves) -> list[tuple[str, dict[str, float]]]:
     for setting, curves in known.items():
         for index in range(len(curves) if len(curves) > 1 else 0):
             others = {**known, setting: np.delete(curves, index, 0)}
-            found.append((setting, posterior(curves[index], others)))
+            found.append((setting, log_likelihoods(curves[index], others)))
     return found
+
+
+def temperature(found: Sequence[tuple[str, Mapping[str, float]]]) -> float:
+    """Returns the number by which log-likelihoods are divided, so that the held-out curves get their settings best.
+
+    The values of a curve depend on each other more than few curves can tell, so the likelihoods are too sure of themselves. As
+    in Guo et al. (2017, "On calibration of modern neural networks", section 4.2), one number corrects this. It is at least 1.
+    """
+
+    def surprise(log_temperature: float) -> float:
+        return -float(np.mean([np.log(posterior(logs, np.exp(log_temperature))[true] + 1e-300) for true, logs in found]))
+
+    best: Any = optimize.minimize_scalar(surprise, bounds=(0.0, 7.0), method="bounded")
+    return float(np.exp(best.x))
 
 
 def values_of(runs: Sequence[Sequence[Mapping[str, float]]], columns: Sequence[str]) -> np.ndarray:
