@@ -6,7 +6,10 @@ function make(name, properties = {}, ...children) {
   return element;
 }
 const most = (values) => values.reduce((a, b) => Math.max(a, Math.abs(b)), 0) || 1;
+// The largest value of a token that is no padding: that of many tokens of padding would leave the others pale.
+const mostReal = (view, values) => most(view.padded ? values.subarray(0, values.length - 1) : values);
 const named = (view, i) => view.tokens[i];
+const rowHead = (view, i) => make("th", { scope: "row" }, named(view, i), make("small", {}, String(i)));
 
 function meanOf(rows) {
   const found = new Float32Array(rows[0].length);
@@ -24,11 +27,11 @@ function chosen(view, state) {
 
 function drawTokens(view, state) {
   const values = (state.token !== null && chosen(view, state).row(state.token)) || chosen(view, state).received;
-  const top = most(values), strongest = view.effect && most(view.effect), buttons = $("tokens").children;
+  const top = mostReal(view, values), strongest = view.effect && most(view.effect), buttons = $("tokens").children;
   for (let i = 0; i < buttons.length; i++) {
     const button = buttons[i], effect = view.effect ? view.effect[i] : 0;
     button.className = effect < 0 ? "against" : "";
-    button.style.setProperty("--a", (100 * values[i]) / top);
+    button.style.setProperty("--a", Math.min(100, (100 * values[i]) / top));
     button.style.setProperty("--b", view.effect ? (100 * Math.abs(effect)) / strongest : 0);
     button.style.setProperty("--e", effect < 0 ? "var(--against)" : "var(--for)");
     button.setAttribute("aria-pressed", state.token === i);
@@ -53,7 +56,7 @@ function drawDetail(view, state) {
   const section = $("detail");
   section.hidden = state.token === null;
   if (section.hidden) return;
-  const now = chosen(view, state).row(state.token), title = make("h2", {}, `What “${named(view, state.token)}” looks at`);
+  const now = chosen(view, state).row(state.token), title = make("h2", {}, `What “${named(view, state.token)}” looks at`, make("small", {}, `token ${state.token}`));
   if (!now) return section.replaceChildren(title, make("p", {}, "The rollout of this token is not stored."));
   const rollout = state.layer === "rollout";
   const rows = rollout ? [now] : [...view.layers[state.layer].heads.map((head) => head.row(state.token))];
@@ -62,9 +65,9 @@ function drawDetail(view, state) {
   if (view.effect) head.append(make("th", { scope: "col" }, "gradient × input"));
   const order = [...now.keys()].sort((a, b) => now[b] - now[a]).slice(0, 10), body = make("tbody");
   for (const j of order) {
-    const line = make("tr", {}, make("th", { scope: "row" }, named(view, j)));
+    const line = make("tr", {}, rowHead(view, j));
     line.dataset.key = j;
-    for (const row of rows) line.append(bar(row[j] / most(row), row[j].toFixed(3)));
+    for (const row of rows) line.append(bar(row[j] / mostReal(view, row), row[j].toFixed(3)));
     if (view.effect) line.append(effectCell(view, j));
     body.append(line);
   }
@@ -103,7 +106,7 @@ function drawDisagreement(view, state) {
   const order = [...sizes.keys()].sort((a, b) => Math.abs(gap(b)) - Math.abs(gap(a))).slice(0, 6), body = make("tbody");
   for (const i of order) {
     const share = (value) => make("td", {}, `${(100 * value).toFixed(1)} %`);
-    body.append(make("tr", {}, make("th", { scope: "row" }, named(view, i)), share(received[i] / all), share(sizes[i] / total), effectCell(view, i)));
+    body.append(make("tr", {}, rowHead(view, i), share(received[i] / all), share(sizes[i] / total), effectCell(view, i)));
   }
   const names = ["token", "of the attention", "of all effect", "gradient × input"].map((name) => make("th", { scope: "col" }, name));
   const said = `The rank correlation of received attention and size of the effect is ${spearman(received, sizes).toFixed(2)}. The largest differences:`;
@@ -121,7 +124,8 @@ function pixels(view, state) {
       if (row[j] > cells[cell]) cells[cell] = row[j];
     }
   }
-  return { side, cells, top: most(cells) };
+  const real = view.padded ? cells.filter((_, cell) => cell % side < side - 1) : cells;
+  return { side, cells, top: most(real) };
 }
 
 function drawHeat(view, state) {
@@ -130,7 +134,10 @@ function drawHeat(view, state) {
   const parts = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
   canvas.width = canvas.height = side;
   const image = new ImageData(side, side);
-  cells.forEach((weight, i) => image.data.set([...parts, Math.round((255 * weight) / top)], 4 * i));
+  for (let i = 0; i < cells.length; i++) {
+    for (let part = 0; part < 3; part++) image.data[4 * i + part] = parts[part];
+    image.data[4 * i + 3] = Math.min(255, Math.round((255 * cells[i]) / top));
+  }
   canvas.getContext("2d").putImageData(image, 0, 0);
   $("rows").replaceChildren(...(n > 32 ? [] : view.tokens.map((token, i) => make("li", { className: i === state.token ? "now" : "" }, token.slice(0, 14)))));
   canvas.setAttribute("aria-label", `Attention weights, queries from top to bottom and keys from left to right; the darkest is ${top.toFixed(3)}`);
@@ -138,7 +145,7 @@ function drawHeat(view, state) {
   frame.hidden = state.token === null;
   frame.style.top = `${(100 * (state.token ?? 0)) / n}%`;
   frame.style.height = `${100 / n}%`;
-  $("caption").textContent = `Queries from top to bottom, keys from left to right; the darkest weight is ${top.toFixed(3)}. Click a row to choose its token.`;
+  $("caption").textContent = `Queries from top to bottom, keys from left to right; the darkest weight is ${top.toFixed(3)}${view.padded ? " or more" : ""}. Click a row to choose its token.`;
 }
 
 function drawEntropy(view, state) {

@@ -148,7 +148,7 @@ function liveView(text) {
   const prediction = Object.fromEntries(model.labels.map((label, c) => [label, Math.exp(logits[c] - top) / sum]));
   const tokens = rows > real ? [...shown, `padding × ${rows - real}`] : shown;
   return {
-    ids, tokens, prediction, logits, effect: null, rollout: headOf(rolled(layers, rows), rows, real),
+    ids, tokens, prediction, padded: rows > real, logits, effect: null, rollout: headOf(rolled(layers, rows), rows, real),
     layers: layers.map((heads) => ({ heads: heads.map((weights) => headOf(weights, rows, real)) })),
   };
 }

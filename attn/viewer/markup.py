@@ -92,8 +92,8 @@ def _reading(page: "Page") -> str:
     ]
     if page.facts.effect is not None or page.live:
         said.append(
-            f"Gradient × input is the change of {_plain(page.facts.effect_of)} if a token's embedding grew, per part that it "
-            "grows: a bar to the right speaks for it, to the left against it. It too is no proof of a cause."
+            f"Gradient × input is the change of {page.facts.effect_of} if a token's embedding grew, per part that it "
+            "grows: plus speaks for the predicted class, minus against it. It too is no proof of a cause."
         )
     if page.live:
         said.append("Weights are computed in this page, in double precision, from the stored parameters.")
@@ -107,7 +107,3 @@ def _reading(page: "Page") -> str:
             "are added up, and its row is the mean of theirs."
         )
     return "".join(f"<p>{escape(sentence)}</p>" for sentence in said)
-
-
-def _plain(text: str) -> str:
-    return visible(text)

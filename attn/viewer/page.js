@@ -56,13 +56,13 @@ $("rows").setAttribute("aria-hidden", "true");
 
 function svgPicture() {
   const escaped = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`), parts = [];
-  const values = (state.token !== null && chosen(view, state).row(state.token)) || chosen(view, state).received, top = most(values);
+  const values = (state.token !== null && chosen(view, state).row(state.token)) || chosen(view, state).received, top = mostReal(view, values);
   let x = 8, y = 8;
   view.tokens.forEach((token, i) => {
     const width = 8 * token.length + 10;
     if (x > 8 && x + width > 720) { x = 8; y += 22; }
     const edge = i === state.token ? ' stroke="#1d2026"' : "";
-    parts.push(`<rect x="${x}" y="${y}" width="${width - 2}" height="19" fill="#2f6db5" fill-opacity="${((0.5 * values[i]) / top).toFixed(3)}"${edge}/>`);
+    parts.push(`<rect x="${x}" y="${y}" width="${width - 2}" height="19" fill="#2f6db5" fill-opacity="${Math.min(0.5, (0.5 * values[i]) / top).toFixed(3)}"${edge}/>`);
     parts.push(`<text x="${x + 4}" y="${y + 14}" textLength="${width - 10}" lengthAdjust="spacingAndGlyphs">${escaped(token)}</text>`);
     x += width;
   });
@@ -70,7 +70,7 @@ function svgPicture() {
   map.cells.forEach((weight, i) => {
     if (weight < map.top / 255) return;
     const place = `x="${(8 + (i % map.side) * size).toFixed(2)}" y="${(y + 32 + Math.floor(i / map.side) * size).toFixed(2)}"`;
-    parts.push(`<rect ${place} width="${size.toFixed(2)}" height="${size.toFixed(2)}" fill="#1f5fae" fill-opacity="${(weight / map.top).toFixed(3)}"/>`);
+    parts.push(`<rect ${place} width="${size.toFixed(2)}" height="${size.toFixed(2)}" fill="#1f5fae" fill-opacity="${Math.min(1, weight / map.top).toFixed(3)}"/>`);
   });
   const open = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 736 ${y + 460}" width="736" height="${y + 460}" font-family="sans-serif" font-size="13" fill="#1d2026">`;
   return `${open}<rect width="100%" height="100%" fill="#fff"/>${parts.join("")}</svg>`;

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from attn.viewer import encoding, markup, picture
-from attn.viewer.facts import Facts
+from attn.viewer.facts import Facts, visible
 from attn.viewer.summary import Layer, Rollout
 
 
@@ -68,7 +68,7 @@ class Page:
         return f'<iframe {frame} srcdoc="{escape(self.html())}"></iframe>'
 
     def _script(self) -> str:
-        names = ("stored.js", "live.js", "draw.js", "page.js") if self.live else ("stored.js", "draw.js", "page.js")
+        names = ("stored.js", "draw.js", "live.js", "page.js") if self.live else ("stored.js", "draw.js", "page.js")
         return '"use strict";\n' + "".join(map(_file, names))
 
     def _data(self) -> dict[str, Any]:
@@ -77,7 +77,8 @@ class Page:
         if self.live:
             return start | {"live": self.live.model}
         return start | {
-            "tokens": facts.tokens,
+            "tokens": [visible(token) for token in facts.tokens],
+            "padded": facts.plan.padding > 0,
             "prediction": facts.prediction,
             "layers": [self._layer(layer) for layer in self.layers],
             "rollout": self._rollout(),
@@ -95,10 +96,13 @@ class Page:
         return stored | {"received": encoding.floats(layer.received), "entropy": encoding.floats(layer.entropy)}
 
     def _rollout(self) -> dict[str, Any]:
+        """The rollout. Of a single layer the page computes it, as the mean of the heads with the residual connection."""
+        pooled = {"received": encoding.floats(self.rollout.pooled)}
+        if len(self.layers) == 1:
+            return pooled | {"residual": self.facts.plan.residual}
         codes = encoding.encode(self.rollout.rows, "uint8")
-        stored = {"codes": encoding.text(codes.codes), "scale": encoding.floats(codes.scale)}
         queries = self.facts.plan.queries if self.facts.plan.top_keys else None
-        return stored | {"queries": queries, "received": encoding.floats(self.rollout.pooled)}
+        return pooled | {"codes": encoding.text(codes.codes), "scale": encoding.floats(codes.scale), "queries": queries}
 
 
 def _file(name: str) -> str:

@@ -18,8 +18,8 @@ def heat(page: "Page") -> str:
     """The weights of the layer and head that are shown first, queries down and keys across, at most 32 × 32 cells."""
     layer = page.layers[page.facts.layer].coarse
     cells = layer.mean(0) if page.facts.head is None else layer[page.facts.head]
-    count, top = len(cells), cells.max() or 1.0
-    levels = np.rint(_LEVELS * cells / top).astype(int)
+    count, top = len(cells), cells[:, : -1 if page.facts.plan.padding and len(cells) > 1 else None].max() or 1.0
+    levels = np.rint(_LEVELS * np.minimum(cells / top, 1)).astype(int)
     paths = []
     for level in range(1, _LEVELS + 1):
         squares = "".join(f"M{key} {query}h1v1h-1z" for query, key in np.argwhere(levels == level))
@@ -59,4 +59,5 @@ def shares(page: "Page") -> np.ndarray:
     """What each token receives in the layer and head that are shown first, over the most, `[n]`."""
     received = page.layers[page.facts.layer].received
     found = received.mean(0) if page.facts.head is None else received[page.facts.head]
-    return found / (found.max() or 1.0)
+    real = found[: page.facts.plan.real]  # many tokens of padding together would leave the others pale
+    return np.minimum(found / (real.max() or 1.0), 1)

@@ -37,18 +37,21 @@ function storedLayer(layer, n) {
   return { heads: Array.from({ length: layer.heads }, (_, h) => head(h)) };
 }
 
-function storedRollout(stored, n) {
+function storedRollout(stored, n, heads) {
+  const received = floats(stored.received);
+  if (!stored.codes) { // of a single layer
+    const own = stored.residual ? 0.5 : 0;
+    const row = (i) => meanOf(heads.map((head) => head.row(i))).map((weight, j) => (1 - own) * weight + (i === j ? own : 0));
+    return { received, row };
+  }
   const value = coded(stored, "uint8"), known = (i) => (stored.queries ? stored.queries.indexOf(i) : i);
-  return {
-    received: floats(stored.received),
-    row: (i) => (known(i) < 0 ? null : Float32Array.from({ length: n }, (_, j) => value(known(i), j, n))),
-  };
+  return { received, row: (i) => (known(i) < 0 ? null : Float32Array.from({ length: n }, (_, j) => value(known(i), j, n))) };
 }
 
 function storedView(data) {
-  const n = data.tokens.length;
+  const n = data.tokens.length, layers = data.layers.map((layer) => storedLayer(layer, n));
   return {
-    tokens: data.tokens, prediction: data.prediction, effect: data.effect && floats(data.effect),
-    layers: data.layers.map((layer) => storedLayer(layer, n)), rollout: storedRollout(data.rollout, n),
+    tokens: data.tokens, padded: data.padded, prediction: data.prediction, effect: data.effect && floats(data.effect),
+    layers, rollout: storedRollout(data.rollout, n, layers[0].heads),
   };
 }
