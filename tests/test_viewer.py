@@ -294,27 +294,48 @@ def test_a_long_text_in_a_browser(tab: browser.Browser, tmp_path: Path):
     np.testing.assert_allclose(tops[tops > 0], array[1, 6][tops > 0], atol=1 / 255)
 
 
+CHOOSE = """[...document.querySelectorAll("iframe")].map((frame, at) => {
+  const [layer, token] = CHOSEN[at], page = frame.contentDocument;
+  page.querySelectorAll("input[name=layer]")[layer].click();
+  frame.contentWindow.select(token);
+  const lines = [...page.querySelectorAll("#detail tbody tr")];
+  const numbers = line => [...line.querySelectorAll("td:has(.bar)")].map(cell => +cell.textContent);
+  const table = lines.map(line => [+line.dataset.key, ...numbers(line)]);
+  return [table, page.documentElement.dataset.ready, page.documentElement.scrollWidth];
+})"""
+
+
 @pytest.mark.browser
 def test_two_hundred_random_pages(tab: browser.Browser, tmp_path: Path):
-    """Any number of tokens, layers, heads and characters: no error, no request, and the drawn numbers are the array's."""
-    rng, path = np.random.default_rng(11), tmp_path / "page.html"
-    for seed in range(200):
-        length, padding = int(rng.integers(1, 30)), 0
-        if length > 4 and seed % 3 == 0:
-            padding = int(rng.integers(1, length - 1))
-        layers = [weights(seed + at, int(rng.integers(1, 5)), length, length) for at in range(int(rng.integers(1, 4)))]
-        tokens = ["".join(map(chr, rng.choice([*range(1, 900), 0x202E, 0x1F600], 5))) for _ in range(length)]
-        effect = rng.normal(size=length) if seed % 2 else None
-        precision = ("uint8", "float16")[seed % 2]
-        attn.viewer.show(tokens, layers, padding=padding, effect=effect, precision=precision).save(path)
-        tab.open(path, 400)
-        layer, token = int(rng.integers(len(layers))), int(rng.integers(length - padding))
-        script = (
-            f"state.layer = {layer}; choices(); select({token}); [{TABLE}, {PRESSED}, document.documentElement.scrollWidth]"
-        )
-        table, pressed, width = tab.evaluate(script)
-        assert (pressed, width) == (token, 400)
-        for key, *shown in table:
-            columns = slice(key, None) if padding and key == length - padding else slice(key, key + 1)
-            np.testing.assert_allclose(shown, layers[layer][:, token, columns].sum(-1), atol=1 / 255)
-        assert (tab.console, tab.requests) == ([], [path.as_uri()])
+    """In frames, as in a notebook. Any number of tokens, layers, heads and characters: no error, no request, and the drawn
+    numbers are the array's."""
+    rng, path = np.random.default_rng(11), tmp_path / "frames.html"
+    for first in range(0, 200, 25):
+        frames, chosen, expected = [], [], []
+        for seed in range(first, first + 25):
+            length = int(rng.integers(1, 30))
+            padding = int(rng.integers(1, length - 1)) if length > 4 and seed % 3 == 0 else 0
+            layers = [weights(seed + at, int(rng.integers(1, 5)), length, length) for at in range(int(rng.integers(1, 4)))]
+            tokens = ["".join(map(chr, rng.choice([*range(1, 900), 0x202E, 0x1F600], 5))) for _ in range(length)]
+            effect = rng.normal(size=length) if seed % 2 else None
+            precision: Any = ("uint8", "float16")[seed % 2]
+            page = attn.viewer.show(tokens, layers, padding=padding, effect=effect, precision=precision)
+            frames.append(
+                page._repr_html_().replace('width="100%"', 'width="400" style="border: 0"').replace("sandbox=", "data-was=")
+            )
+            chosen.append((int(rng.integers(len(layers))), int(rng.integers(length - padding))))
+            rows_there = layers[chosen[-1][0]][:, chosen[-1][1]]
+            real = length - padding
+            expected.append(np.concatenate([rows_there[:, :real], rows_there[:, real:].sum(1, keepdims=True)], 1))
+        path.write_text('<meta charset="utf-8"><link rel="icon" href="data:,">' + "".join(frames))
+        tab.open(path)
+        for (table, ready, width), array in zip(
+            tab.evaluate(CHOOSE.replace("CHOSEN", json.dumps(chosen))), expected, strict=True
+        ):
+            assert (ready, width) == ("true", 400)
+            assert table
+            for key, *shown in table:
+                np.testing.assert_allclose(shown, array[:, key], atol=1 / 255)
+        assert tab.console == []
+        assert {url.partition(":")[0] for url in tab.requests} <= {"file", "about", "data"}
+        assert sum(url.startswith("file") for url in tab.requests) == 1

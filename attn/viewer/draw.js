@@ -115,37 +115,57 @@ function drawDisagreement(view, state) {
 }
 
 // The alpha of a pixel is its weight over the largest one; of many tokens a pixel is the largest weight of several.
-function pixels(view, state) {
-  const n = view.tokens.length, side = Math.min(n, 512), cells = new Float32Array(side * side);
+function* pixels(view, state) {
+  const n = view.tokens.length, side = Math.min(n, 512), cells = new Float32Array(side * side), head = chosen(view, state);
   for (let i = 0; i < n; i++) {
-    const row = chosen(view, state).row(i), at = Math.floor((i * side) / n) * side;
-    if (row) for (let j = 0; j < n; j++) if (row[j]) {
+    const row = head.row(i), at = Math.floor((i * side) / n) * side;
+    for (let j = 0; row && j < n; j++) {
       const cell = at + Math.floor((j * side) / n);
       if (row[j] > cells[cell]) cells[cell] = row[j];
     }
+    yield;
   }
   const real = view.padded ? cells.filter((_, cell) => cell % side < side - 1) : cells;
   return { side, cells, top: most(real) };
 }
+function finished(steps) {
+  let step = steps.next();
+  while (!step.done) step = steps.next();
+  return step.value;
+}
 
+// The map of a long text is computed between other events, so that the page can be used at once.
+let latest = null;
 function drawHeat(view, state) {
-  const { side, cells, top } = pixels(view, state), canvas = $("canvas"), n = view.tokens.length;
-  const colour = getComputedStyle(document.documentElement).getPropertyValue("--heat").trim();
-  const parts = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
-  canvas.width = canvas.height = side;
-  const image = new ImageData(side, side);
-  for (let i = 0; i < cells.length; i++) {
-    for (let part = 0; part < 3; part++) image.data[4 * i + part] = parts[part];
-    image.data[4 * i + 3] = Math.min(255, Math.round((255 * cells[i]) / top));
-  }
-  canvas.getContext("2d").putImageData(image, 0, 0);
+  const n = view.tokens.length, steps = (latest = pixels(view, state));
+  if (n <= 300) paint(finished(steps));
+  else setTimeout(function some() {
+    for (const end = performance.now() + 12; latest === steps && performance.now() < end; ) {
+      const step = steps.next();
+      if (step.done) return paint(step.value);
+    }
+    if (latest === steps) setTimeout(some);
+  });
   $("rows").replaceChildren(...(n > 32 ? [] : view.tokens.map((token, i) => make("li", { className: i === state.token ? "now" : "" }, token.slice(0, 14)))));
-  canvas.setAttribute("aria-label", `Attention weights, queries from top to bottom and keys from left to right; the darkest is ${top.toFixed(3)}`);
   const frame = $("frame");
   frame.hidden = state.token === null;
   frame.style.top = `${(100 * (state.token ?? 0)) / n}%`;
   frame.style.height = `${100 / n}%`;
-  $("caption").textContent = `Queries from top to bottom, keys from left to right; the darkest weight is ${top.toFixed(3)}${view.padded ? " or more" : ""}. Click a row to choose its token.`;
+
+  function paint({ side, cells, top }) {
+    const canvas = $("canvas"), image = new ImageData(side, side);
+    const colour = getComputedStyle(document.documentElement).getPropertyValue("--heat").trim();
+    const parts = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+    canvas.width = canvas.height = side;
+    for (let i = 0; i < cells.length; i++) {
+      for (let part = 0; part < 3; part++) image.data[4 * i + part] = parts[part];
+      image.data[4 * i + 3] = Math.min(255, Math.round((255 * cells[i]) / top));
+    }
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    const said = `queries from top to bottom, keys from left to right; the darkest weight is ${top.toFixed(3)}${view.padded ? " or more" : ""}.`;
+    canvas.setAttribute("aria-label", `Attention weights, ${said}`);
+    $("caption").textContent = `Q${said.slice(1)} Click a row to choose its token.`;
+  }
 }
 
 function drawEntropy(view, state) {

@@ -66,7 +66,7 @@ function svgPicture() {
     parts.push(`<text x="${x + 4}" y="${y + 14}" textLength="${width - 10}" lengthAdjust="spacingAndGlyphs">${escaped(token)}</text>`);
     x += width;
   });
-  const map = pixels(view, state), size = 420 / map.side;
+  const map = finished(pixels(view, state)), size = 420 / map.side;
   map.cells.forEach((weight, i) => {
     if (weight < map.top / 255) return;
     const place = `x="${(8 + (i % map.side) * size).toFixed(2)}" y="${(y + 32 + Math.floor(i / map.side) * size).toFixed(2)}"`;
