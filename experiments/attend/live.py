@@ -55,7 +55,7 @@ def _check(config: Any, arrays: dict[str, np.ndarray], float32: bool) -> None:
     largest = max(float(np.abs(array).max()) for array in arrays.values())
     if not np.isfinite(largest):
         raise UsageError("--live: a parameter of the model is not finite")
-    if not float32 and largest > np.finfo(np.float16).max:
+    if not float32 and largest > float(np.finfo(np.float16).max):
         raise UsageError(f"--live: a parameter is {largest:.3g}, which float16 cannot hold: add --float32")
 
 

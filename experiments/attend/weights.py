@@ -86,4 +86,4 @@ def effect(model: Classifier, params: Any, tokens: jax.Array, label: int) -> np.
         return logits[label] - (jnp.sum(logits) - logits[label]) / (logits.shape[-1] - 1)
 
     inputs = jnp.asarray(params["embedding"]["tokens"]["embedding"])[tokens]
-    return np.asarray(jnp.sum(jax.grad(margin)(jnp.zeros(inputs.shape, jnp.float32)) * inputs, -1))
+    return np.asarray(jnp.sum(jax.jit(jax.grad(margin))(jnp.zeros(inputs.shape, jnp.float32)) * inputs, -1))
