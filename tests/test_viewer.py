@@ -103,6 +103,7 @@ def test_the_largest_weights_are_stored_and_the_rows_that_were_asked_for():
             layer.codes.codes[head, query] / 255 * layer.codes.scale[head, query], expected, atol=1 / 255
         )
     assert page.facts.plan.queries == (7, 599)
+    assert layer.full
     np.testing.assert_allclose(layer.full.codes[1, 1] / 255 * layer.full.scale[1, 1], array[1, 599], atol=1 / 255)
     mean = (array.mean(0) + np.eye(600)) / 2
     np.testing.assert_allclose(page.rollout.rows, mean[[7, 599]], atol=1e-12)
@@ -290,7 +291,7 @@ def test_a_long_text_in_a_browser(tab: browser.Browser, tmp_path: Path):
     row = tab.evaluate("[...view.layers[0].heads[1].row(3)]")
     np.testing.assert_allclose(row, array[1, 3], atol=1 / 255)
     tops = np.asarray(tab.evaluate("[...view.layers[0].heads[1].row(70)]"))
-    assert np.count_nonzero(tops) <= page.facts.plan.top_keys
+    assert 0 < np.count_nonzero(tops) <= 64
     np.testing.assert_allclose(tops[tops > 0], array[1, 6][tops > 0], atol=1 / 255)
 
 

@@ -67,7 +67,7 @@ function drawDetail(view, state) {
   for (const j of order) {
     const line = make("tr", {}, rowHead(view, j));
     line.dataset.key = j;
-    for (const row of rows) line.append(bar(row[j] / mostReal(view, row), row[j].toFixed(3)));
+    for (const row of rows) line.append(bar(row[j] / mostReal(view, row), row[j].toFixed(4)));
     if (view.effect) line.append(effectCell(view, j));
     body.append(line);
   }

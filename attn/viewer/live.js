@@ -1,6 +1,13 @@
-// The classifier in the page: the forward pass in double precision, from parameters that are stored in 16 or 32 bits.
+// The classifier in the page: the forward pass in double precision, from the parameters that are stored.
 const model = JSON.parse($("data").textContent).live;
-const params = Object.fromEntries(model.params.map(([name, shape, text]) => [name, { shape, values: (model.small && !name.startsWith("=") ? halves : floats)(text) }]));
+function paramOf([name, shape, text, scales, first]) {
+  if (!scales) return [name, { shape, values: floats(text) }];
+  const codes = new Int16Array(bytes(text).buffer), scale = floats(scales), wide = codes.length / scale.length;
+  const values = Float64Array.from(codes, (code, i) => code * scale[Math.floor(i / wide)]);
+  values.set(floats(first));
+  return [name, { shape, values }];
+}
+const params = Object.fromEntries(model.params.map(paramOf));
 const known = new Map(model.words.split(" ").map((word, rank) => [word, rank + 4 < model.vocabulary ? rank + 4 : 2]));
 
 // The tokenizer's rules are about bytes: a character of these strings is a byte.

@@ -36,10 +36,10 @@ def read(model: Classifier, params: Any, tokens: np.ndarray) -> Read:
       The logits; the weights of each layer, which are computed some queries at a time; and the effect: Σ_d x_d ∂m/∂x_d of each
       token's embedding x, without its position. The margin m is the predicted class's logit less the mean of the others.
     """
-    tokens = jnp.asarray(tokens, jnp.int32)
+    ids = jnp.asarray(tokens, jnp.int32)
     with captured() as calls:
-        logits = np.asarray(model.apply({"params": params}, tokens))
-    return Read(logits, [rows_of(*call) for call in calls], effect(model, params, tokens, int(logits.argmax())))
+        logits = np.asarray(model.apply({"params": params}, ids))
+    return Read(logits, [rows_of(*call) for call in calls], effect(model, params, ids, int(logits.argmax())))
 
 
 @contextmanager

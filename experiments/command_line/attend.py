@@ -66,12 +66,13 @@ def _out(values: FlagValues) -> Path:
 
 
 def _integers(values: FlagValues, name: str) -> tuple[int, ...]:
-    if values[name].value is None:
+    text = values[name].value
+    if text is None:
         return ()
     try:
-        return ranges.integers(values[name].value)
+        return ranges.integers(str(text))
     except ValueError:
-        raise UsageError(f"--{name}={values[name].value} must be {ranges.RULE}") from None
+        raise UsageError(f"--{name}={text} must be {ranges.RULE}") from None
 
 
 def _text(file: str, words: str | None) -> bytes:
