@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from attn.viewer import encoding
+from attn.viewer.content import Live
 from attn.viewer.facts import Facts
-from attn.viewer.page import Live, Page
+from attn.viewer.page import Page
 from attn.viewer.rows import Rows, of_array
 from attn.viewer.summary import Plan, summarize
 
@@ -55,7 +56,7 @@ def show(
       precision: "uint8" stores each weight within 1/510 of the largest of its row; "float16" takes twice the room.
       layer, head: what is shown first; head None is the mean of the heads.
       notes: sentences that are shown above the tokens.
-      live: a model for the page; see `attn.viewer.page.Live`.
+      live: a model for the page; see `attn.viewer.Live`.
 
     Returns:
       The page: `save` writes it, and a notebook shows it.

@@ -1,20 +1,17 @@
 """The HTML of a page. Every text is escaped here, and nothing else writes HTML from one."""
 
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attn.viewer import picture
+from attn.viewer.content import Content
 from attn.viewer.facts import visible
-
-if TYPE_CHECKING:
-    from attn.viewer.page import Page
 
 LEVELS = 9  # classes of the style: how dark a token is without JavaScript
 
 
-def page(page: "Page", policy: str, style: str, script: str, data: str) -> str:
+def page(page: Content, policy: str, style: str, script: str, data: str) -> str:
     """The whole document."""
     facts = page.facts
     said = " · ".join(f"{_text(label)} {probability:.3f}" for label, probability in facts.prediction.items())
@@ -51,14 +48,14 @@ def _text(text: str) -> str:
     return escape(visible(text))
 
 
-def _live(page: "Page") -> str:
+def _live(page: Content) -> str:
     if page.live is None:
         return ""
     label = "Type a text: the model in this page reads it at once."
     return f'<label for="text">{label}</label><textarea id="text" rows="3">{escape(page.live.text)}</textarea>\n'
 
 
-def _tokens(page: "Page") -> str:
+def _tokens(page: Content) -> str:
     levels = np.rint(LEVELS * picture.shares(page)).astype(int)
     drawn = [
         f'<button type="button" class="s{level}" tabindex="-1">{_text(token)}</button>'
@@ -67,7 +64,7 @@ def _tokens(page: "Page") -> str:
     return " ".join(drawn)
 
 
-def _entropy(page: "Page") -> str:
+def _entropy(page: Content) -> str:
     heads = max(len(layer.entropy) for layer in page.layers)
     head = "".join(f'<th scope="col">head {index}</th>' for index in range(heads))
     rows = []
@@ -77,7 +74,7 @@ def _entropy(page: "Page") -> str:
     return f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _reading(page: "Page") -> str:
+def _reading(page: Content) -> str:
     plan = page.facts.plan
     stored = "8-bit numbers, so that a weight is off by at most 1/510 of the largest of its row"
     if plan.precision == "float16":

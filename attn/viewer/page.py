@@ -4,46 +4,21 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from html import escape
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from attn.viewer import encoding, markup, picture
-from attn.viewer.facts import Facts, visible
-from attn.viewer.summary import Layer, Rollout
+from attn.viewer.content import Content
+from attn.viewer.facts import visible
+from attn.viewer.summary import Layer
 
 
-class Live(NamedTuple):
-    """A model that the page runs itself.
-
-    Attributes:
-      text: the text that is typed in it at first.
-      model: what `live.js` reads, which can be written as JSON.
-    """
-
-    text: str
-    model: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Page:
-    """A page of attention weights; `attn.viewer.show` makes it.
-
-    Attributes:
-      facts: what is said beside the weights.
-      layers: the layers.
-      rollout: the rollout over them.
-      live: the model in the page, or None.
-    """
-
-    facts: Facts
-    layers: list[Layer]
-    rollout: Rollout
-    live: Live | None = None
+class Page(Content):
+    """A page of attention weights; `attn.viewer.show` makes it, and `Content` lists its fields."""
 
     def html(self) -> str:
         """The page, which needs no other file, makes no request, and runs no script but its own."""

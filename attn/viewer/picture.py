@@ -1,20 +1,17 @@
 """The still picture: a map of a layer's weights as SVG, for readers without JavaScript and for files."""
 
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from attn.viewer.content import Content
 from attn.viewer.facts import visible
-
-if TYPE_CHECKING:
-    from attn.viewer.page import Page
 
 _SIDE, _LEVELS, _LINE = 320, 12, 22
 _STYLE = "text{font:13px sans-serif;fill:#1d2026}rect,path{fill:#2f6db5}.b{fill:#fff}"
 
 
-def heat(page: "Page") -> str:
+def heat(page: Content) -> str:
     """The weights of the layer and head that are shown first, queries down and keys across, at most 32 × 32 cells."""
     layer = page.layers[page.facts.layer].coarse
     cells = layer.mean(0) if page.facts.head is None else layer[page.facts.head]
@@ -33,7 +30,7 @@ def heat(page: "Page") -> str:
     )
 
 
-def file(page: "Page") -> str:
+def file(page: Content) -> str:
     """An SVG file: the tokens, shaded by what they receive, and the map below."""
     received = shares(page)
     drawn, x, y = [], 8, 8
@@ -55,7 +52,7 @@ def file(page: "Page") -> str:
     )
 
 
-def shares(page: "Page") -> np.ndarray:
+def shares(page: Content) -> np.ndarray:
     """What each token receives in the layer and head that are shown first, over the most, `[n]`."""
     received = page.layers[page.facts.layer].received
     found = received.mean(0) if page.facts.head is None else received[page.facts.head]
