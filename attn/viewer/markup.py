@@ -99,8 +99,9 @@ def _reading(page: Content) -> str:
     if plan.top_keys:
         said.append(f"Of each query the {plan.top_keys} largest weights are stored; smaller ones are drawn as 0.")
     if plan.padding:
+        which = "Some of the last" if page.live else f"The last {plan.padding}"
         said.append(
-            f"The last {plan.padding} positions are padding, which this model reads. They are shown as one token: its weights "
+            f"{which} positions are padding, which this model reads. They are shown as one token: its weights "
             "are added up, and its row is the mean of theirs."
         )
     return "".join(f"<p>{escape(sentence)}</p>" for sentence in said)

@@ -63,7 +63,7 @@ def page(
         queries=queries,
         layer=layer,
         head=head,
-        notes=_notes(run, told, padding),
+        notes=_live_notes(run) if live else _notes(run, told, padding),
         live=None if model is None else viewer.Live(text.decode(errors="replace"), model | {"labels": labels}),
     )
 
@@ -77,12 +77,20 @@ def _start(text: bytes) -> str:
     return printable(text[:40].decode(errors="replace"))
 
 
-def _notes(run: Run, told: words.Words, padding: int) -> list[str]:
+def _model_note(run: Run) -> str:
     config = run.model.config
-    notes = [
-        f"A model with the body {config.body}: {config.num_layers} × {config.num_heads} heads, "
-        f"positions {config.positions}, trained on {run.config.data.name}."
-    ]
+    heads = f"{config.num_layers} × {config.num_heads} heads, positions {config.positions}"
+    return f"A model with the body {config.body}: {heads}, trained on {run.config.data.name}."
+
+
+def _live_notes(run: Run) -> list[str]:
+    """What holds for any text that is typed."""
+    kept = f"Of a text the last {run.tokenizer.max_length} tokens are read, as in training, and unknown words are dropped."
+    return [_model_note(run), kept]
+
+
+def _notes(run: Run, told: words.Words, padding: int) -> list[str]:
+    notes = [_model_note(run)]
     if told.left_out:
         notes.append(
             f"The text is longer than the model reads: its last {len(told.ids)} tokens are kept, as in training, "
