@@ -108,10 +108,10 @@ function drawDisagreement(view, state) {
     const share = (value) => make("td", {}, `${(100 * value).toFixed(1)} %`);
     body.append(make("tr", {}, rowHead(view, i), share(received[i] / all), share(sizes[i] / total), effectCell(view, i)));
   }
-  const names = ["token", "of the attention", "of all effect", "gradient × input"].map((name) => make("th", { scope: "col" }, name));
+  const names = ["token", "attention", "effect", "gradient × input"].map((name) => make("th", { scope: "col" }, name));
   const said = `The rank correlation of received attention and size of the effect is ${spearman(received, sizes).toFixed(2)}. The largest differences:`;
   const table = make("table", {}, make("thead", {}, make("tr", {}, ...names)), body);
-  section.replaceChildren(make("h2", {}, "Where attention and effect disagree"), make("p", {}, said), make("div", { className: "scroll" }, table));
+  section.replaceChildren(make("h2", {}, "Where attention and effect disagree"), make("p", {}, said), make("div", { className: "scroll", tabIndex: 0 }, table));
 }
 
 // The alpha of a pixel is its weight over the largest one; of many tokens a pixel is the largest weight of several.
