@@ -1,7 +1,7 @@
 """Attention in JAX: one operator for any score function, and layers and models that are built on it.
 
-Arrays in, arrays out: nothing in this package prints, and only `attn.parity` opens files. Submodules are imported when they are
-first used.
+Arrays in, arrays out: nothing in this package prints, and only `attn.parity` and `attn.viewer` open files. Submodules are
+imported when they are first used.
 """
 
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attn._lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from attn import layers, mask_mods, models, normalizers, parity, positions, score_mods, scores
+    from attn import layers, mask_mods, models, normalizers, parity, positions, score_mods, scores, viewer
     from attn.attention import attend, attend_pooled, attention_weights, explain
     from attn.merging import attend_with_lse, merge_attention
     from attn.optimizers import keras_adam
@@ -35,6 +35,7 @@ __all__ = [
     "positions",
     "score_mods",
     "scores",
+    "viewer",
 ]
 
 __getattr__, __dir__ = lazy_attributes(
@@ -56,5 +57,6 @@ __getattr__, __dir__ = lazy_attributes(
         "positions": "attn.positions",
         "score_mods": "attn.score_mods",
         "scores": "attn.scores",
+        "viewer": "attn.viewer",
     },
 )

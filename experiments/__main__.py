@@ -1,4 +1,4 @@
-"""The command line: python -m experiments {prepare,train,evaluate,predict,reproduce,quickstart,sweep,report}."""
+"""The command line: python -m experiments {prepare,train,evaluate,predict,attend,reproduce,quickstart,sweep,report}."""
 
 import io
 import os

@@ -31,7 +31,7 @@ PARTS = [
     ["attention", "merging", "statistics"],
     ["layers"],
     ["models"],
-    ["parity"],
+    ["parity", "viewer"],
 ]
 LEVELS = {part: level for level, parts in enumerate(PARTS) for part in parts}
 FORBIDDEN = {"absl", "ml_collections", "experiments", "configs", "matplotlib", "tensorflow_datasets"}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl.flags import FlagValues
 
-from experiments.command_line import command_flags, process_flags, sweep
+from experiments.command_line import attend, command_flags, process_flags, sweep
 from experiments.command_line.command_flags import path
 from experiments.command_line.process_flags import Place
 from experiments.errors import Refusal, UsageError, printable
@@ -35,6 +35,9 @@ USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …], in a checkou
               Prints loss and accuracy of a run, as JSON. Less than a minute.
   predict     --workdir=DIR [FILE|-|--words=TEXT] [--show_text] [--checkpoint=last|best]
               Prints a label for each line of a file or of standard input, or for one text, as JSON. Seconds.
+  attend      --workdir=DIR [FILE|-|--words=TEXT] --out=page.html [--layer=0] [--head=0] [--queries=0..9] [--checkpoint=…]
+              Makes a page of what every layer and head attends to in one text, or with --out=page.svg a picture. Seconds.
+              --live puts the classifier into the page, which then reads what is typed; --float32 keeps all its digits.
   sweep       plan|run|status|retry --sweepdir=DIR [--config=configs/NAME.py[:verdicts] --config.FIELD=VALUE …]
               [--grid FIELD=VALUE,VALUE …] [--jobs=N] [--halving=3] [--extend] [--fail_fast] [--engine=local|ray]
               [--ledger=DIR]
@@ -238,6 +241,7 @@ COMMANDS = {
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,
+    "attend": attend.attend,
     "reproduce": _reproduce,
     "quickstart": _quickstart,
     "sweep": sweep.sweep,

@@ -88,6 +88,10 @@ class Tokenizer:
         """The SHA-256 of the words."""
         return hashlib.sha256(b"\n".join(self.words)).hexdigest()
 
+    def lookup(self, word: bytes) -> int | None:
+        """Returns the id of a word as `split` gives it, or None if the training split does not have it."""
+        return self._ids.get(word)
+
     def encode(self, text: bytes) -> Encoded:
         """Returns the ids of a text, and how many of its words are out of the vocabulary."""
         words, known = split(text), self._ids

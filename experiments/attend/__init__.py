@@ -1,0 +1,1 @@
+"""What a trained classifier attends to, as a page of `attn.viewer`."""

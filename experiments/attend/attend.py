@@ -1,0 +1,105 @@
+"""Makes the page of what a run's classifier attends to in one text."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from attn import viewer
+from experiments.attend import live as live_model
+from experiments.attend import weights, words
+from experiments.errors import UsageError, printable
+from experiments.predict import LABELS
+from experiments.storage.run_folder import Run
+
+
+def page(
+    run: Run,
+    text: bytes,
+    *,
+    queries: Sequence[int] = (),
+    layer: int = 0,
+    head: int | None = None,
+    live: bool = False,
+    float32: bool = False,
+) -> viewer.Page:
+    """Makes the page.
+
+    Args:
+      run: A run.
+      text: The text: any bytes.
+      queries: The tokens whose weights are stored in full even if the text is long.
+      layer, head: What is shown first; head None is the mean.
+      live: Whether the classifier itself is put into the page.
+      float32: Whether its parameters are stored as float32, and not as float16.
+
+    Raises:
+      UsageError: No word of the text is known, an index is out of range, or the model cannot run in a page.
+    """
+    config = run.model.config
+    _check(layer, config.num_layers, "--layer", "the layers of the model")
+    _check(head or 0, config.num_heads, "--head", "the heads of each layer")
+    told = words.read(text, run.tokenizer)
+    if len(told.ids) < 2:
+        raise UsageError(f"the text {_start(text)!r} has no word that the model knows: it must have at least one")
+    ids = np.asarray(told.ids) if config.mask_padding else run.tokenizer.pad([told.ids])[0]
+    padding = len(ids) - len(told.ids)
+    for query in queries:
+        _check(query, len(told.ids) + (padding > 0), "--queries", "the tokens of the page")
+    model = live_model.export(run, float32) if live else None
+    found = weights.read(run.model, run.params, ids)
+    labels = LABELS if config.num_classes == len(LABELS) else tuple(map(str, range(config.num_classes)))
+    probabilities = np.asarray(jax.nn.softmax(found.logits))
+    return viewer.show(
+        [*told.shown, *["padding"] * padding],
+        found.layers,
+        title="What the model attends to",
+        padding=padding,
+        residual=config.body == "transformer",
+        prediction=dict(zip(labels, map(float, probabilities), strict=True)),
+        effect=found.effect,
+        effect_of=f"the logit of {labels[int(found.logits.argmax())]}"
+        + (" over the mean of the others" if len(labels) > 2 else " over the other"),
+        queries=queries,
+        layer=layer,
+        head=head,
+        notes=_live_notes(run) if live else _notes(run, told, padding),
+        live=None if model is None else viewer.Live(text.decode(errors="replace"), model | {"labels": labels}),
+    )
+
+
+def _check(index: int, count: int, flag: str, what: str) -> None:
+    if not 0 <= index < count:
+        raise UsageError(f"{flag}={index} must be an integer from 0 to {count - 1}: {what} are {count}")
+
+
+def _start(text: bytes) -> str:
+    return printable(text[:40].decode(errors="replace"))
+
+
+def _model_note(run: Run) -> str:
+    config = run.model.config
+    heads = f"{config.num_layers} × {config.num_heads} heads, positions {config.positions}"
+    return f"A model with the body {config.body}: {heads}, trained on {run.config.data.name}."
+
+
+def _live_notes(run: Run) -> list[str]:
+    """What holds for any text that is typed."""
+    kept = f"Of a text the last {run.tokenizer.max_length} tokens are read, as in training, and unknown words are dropped."
+    return [_model_note(run), kept]
+
+
+def _notes(run: Run, told: words.Words, padding: int) -> list[str]:
+    notes = [_model_note(run)]
+    if told.left_out:
+        notes.append(
+            f"The text is longer than the model reads: its last {len(told.ids)} tokens are kept, as in training, "
+            f"and {told.left_out} before them are left out."
+        )
+    if told.unknown:
+        notes.append(f"Words that are dropped, because no training review has them: {told.unknown}.")
+    if told.rare:
+        notes.append(f"Words that are too rare for the vocabulary, and have one id together: {told.rare}.")
+    if padding:
+        notes.append(f"The model also reads {padding} tokens of padding, and attends to them: it was trained without a mask.")
+    return notes

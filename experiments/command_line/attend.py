@@ -1,0 +1,87 @@
+"""The command `attend`: its flags, and the page that it writes."""
+
+import os
+import sys
+from pathlib import Path
+
+from absl.flags import FlagValues
+
+from experiments import ranges
+from experiments.command_line import command_flags
+from experiments.command_line.command_flags import path
+from experiments.errors import UsageError
+from experiments.machine import devices
+from experiments.storage import files
+
+_FLAGS = {
+    "workdir": None,
+    "words": None,
+    "out": None,
+    "checkpoint": "last",
+    "queries": None,
+    "layer": 0,
+    "head": None,
+    "live": False,
+    "float32": False,
+}
+
+
+def attend(arguments: list[str]) -> None:
+    """Writes the page of one text."""
+    values, named = command_flags.parse(arguments, _FLAGS, words=True)
+    if len(named) > 1:
+        raise UsageError(f"attend reads one FILE, not {len(named)}: {' '.join(named)}")
+    if named and values.words is not None:
+        raise UsageError(f"attend reads FILE {named[0]} or --words, not both")
+    workdir, out = command_flags.workdir(values), _out(values)
+    checkpoint = command_flags.choice("checkpoint", values.checkpoint, ("last", "best"))
+    if values.float32 and not values.live:
+        raise UsageError("--float32 goes with --live: it is about the parameters in the page")
+    queries, head = _integers(values, "queries"), _integers(values, "head")
+    if len(head) > 1:
+        raise UsageError(f"--head={values.head} must be one integer")
+    text = _text(named[0] if named else "-", values.words)
+    devices.start()
+    from experiments.attend import attend as making
+    from experiments.storage import run_folder
+
+    run = run_folder.load(workdir, checkpoint)
+    chosen = {"queries": queries, "layer": values.layer, "head": head[0] if head else None}
+    page = making.page(run, text, **chosen, live=values.live, float32=values.float32)
+    content = page.svg() if out.suffix == ".svg" else page.html()
+    files.write_whole(out, content)
+    print(f"The page is in {out}: {len(content.encode()):,} bytes.")
+
+
+def _out(values: FlagValues) -> Path:
+    if not values.out:
+        raise UsageError("--out is missing: it must be the file of the page, such as page.html")
+    out = path("--out", values.out)
+    if out.suffix not in (".html", ".svg"):
+        raise UsageError(f"--out={out} must end with .html, or with .svg for a picture")
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise UsageError(f"--out={out} must be a file in a folder that exists")
+    files.refuse_unwritable("--out", out.absolute().parent)
+    return out
+
+
+def _integers(values: FlagValues, name: str) -> tuple[int, ...]:
+    text = values[name].value
+    if text is None:
+        return ()
+    try:
+        return ranges.integers(str(text))
+    except ValueError:
+        raise UsageError(f"--{name}={text} must be {ranges.RULE}") from None
+
+
+def _text(file: str, words: str | None) -> bytes:
+    if words is not None:
+        return os.fsencode(words)
+    if file == "-" and sys.stdin is None:
+        raise UsageError("FILE is missing, and standard input is closed")
+    try:
+        return sys.stdin.buffer.read() if file == "-" else path("FILE", file).read_bytes()
+    except OSError as error:
+        hint = "; to give a text itself, write --words='the text'" if isinstance(error, FileNotFoundError) else ""
+        raise UsageError(f"FILE {file} cannot be read: {error.strerror}{hint}") from None
