@@ -68,7 +68,8 @@ def train(members: Sequence[Member], label: str, progress: Progress) -> list[Out
             return outcomes
         first = members[next(iter(locks))].config
         corpus = build.build_corpus(first)
-        plan = build.build_plan(first, build.build_model(first, corpus.tokenizer), len(corpus.train.labels))
+        model = build.build_model(first, corpus.tokenizer, len(corpus.classes))
+        plan = build.build_plan(first, model, len(corpus.train.labels))
         progress.say(f"Trains on {devices.described(plan.devices)}.")
         shared = Shared(plan, corpus, signals, label, len(locks))
         attempts = {i: attempt(*members[i], locks[i], shared, progress.of(i)) for i in locks}
