@@ -21,7 +21,7 @@ from experiments.data.corpus import Corpus
 from experiments.data.sources import SPLITS, Source
 from experiments.data.text_labels import TEST, Labelled, Shares
 from experiments.data.tokenizer import FIRST_RANK_OFFSET, Tokenizer, WordRules
-from experiments.errors import DataError
+from experiments.errors import DataError, UsageError
 from experiments.storage import files
 
 FORMAT = 1  # raise it when the same content and settings give different arrays
@@ -102,7 +102,7 @@ def _staging(folder: Path) -> Iterator[Path]:
         os.close(descriptor)  # the other process has finished it, or removed it
     try:
         yield staging
-    except (DataError, OSError):
+    except (DataError, UsageError, OSError):
         shutil.rmtree(staging, ignore_errors=True)
         raise
     finally:

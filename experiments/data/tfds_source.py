@@ -23,10 +23,11 @@ def source(data: Any, data_dir: Path) -> Source:
       DataError: It is not there, damaged, or stored in files that only TensorFlow reads.
     """
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import read_only_builder
 
     name = data.name.partition(":")[2]
     try:
-        builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
+        builder = read_only_builder.builder_from_files(name, data_dir=data_dir)
     except Exception as error:  # tfds and protobuf raise errors of their own
         raise DataError(f"config.data.name={data.name} is not prepared in {data_dir}: {first_line(error)}") from None
     info = builder.info

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from attn import parity
+from experiments.data import array_folder, checksum
 from experiments.errors import DataError
 from experiments.storage import checkpoints
 from scripts.injections import short_runs
