@@ -11,11 +11,12 @@ import pytest
 import tiny
 
 from experiments.command_line import commands
-from experiments.data import sources, text_arrays, text_files, text_tokens, text_words, verdicts
+from experiments.data import imdb_builder, sources, text_arrays, text_files, text_tokens, text_words, verdicts
 from experiments.data.columns import Wanted
 from experiments.data.tokenizer import KERAS, Tokenizer, WordRules, count_words, rank_words
 from experiments.errors import DataError, UsageError
 from experiments.training import build
+from tests import tars
 
 ROWS = [(f"the film number {i % 7} was {'dull' if i % 3 else 'good, really good'}", f"c{i % 3}") for i in range(60)]
 
@@ -220,12 +221,13 @@ def test_a_preparation_that_was_killed_goes_on(tmp_path: Path, data_dir: Path, m
 
     monkeypatch.setattr(text_words, "_write", then_die(write_part, written))
     monkeypatch.setattr(text_tokens, "_append", then_die(append, appended))
-    for _ in range(30):
+    corpus = None
+    while corpus is None:
         try:
             corpus = build.build_corpus(config(path=path))
-            break
         except Killed:
             assert not folder.exists()
+            assert kills[0] < 30
     assert kills[0] >= 6
     assert len(set(appended)) == len(appended), "nothing is written twice"
     np.testing.assert_array_equal(corpus.train.tokens, tokens)
@@ -319,3 +321,26 @@ def test_train_and_predict(tmp_path: Path, capsys: Any, fast_compilation: None):
     assert answer["label"] in ("c0", "c1", "c2")
     assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert answer["probability"] == max(answer["probabilities"].values())
+    train = ["train", tiny.PAGE.removesuffix(":verdicts"), f"--workdir={workdir}", *flags]
+    assert commands.main(train) == 0
+    assert "is finished: there is nothing to train" in "".join(capsys.readouterr())
+    write(path, [*ROWS[:-1], ("another film", "c1")])
+    assert commands.main(train) == 4
+    assert "was trained on another version of the corpus csv" in capsys.readouterr().err
+
+
+def test_a_prepared_dataset(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its rows and the names of its labels, against the archive that it was made from."""
+    data_dir.mkdir()
+    imdb_builder.write(data_dir, tars.write(tmp_path / "small.tgz", tars.official(12)), reviews_per_folder=12)
+    corpus = build.build_corpus(config(name="tfds:imdb_labeled"))
+    assert corpus.classes == ("neg", "pos")
+    assert (len(corpus.train.labels), len(corpus.validation.labels), len(corpus.test().labels)) == (22, 2, 24)
+    assert corpus.test().labels.tolist() == [1] * 12 + [0] * 12
+    assert b"pos" in corpus.tokenizer.words
+    for fields, message in (
+        ({"name": "tfds:nothing"}, "config.data.name=tfds:nothing is not prepared in "),
+        ({"text": "body"}, "config.data.text=body must be a column of tfds:imdb_labeled: its columns are label, text"),
+    ):
+        with pytest.raises((UsageError, DataError), match=message):
+            build.build_corpus(config(**({"name": "tfds:imdb_labeled"} | fields)))

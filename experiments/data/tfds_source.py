@@ -30,7 +30,7 @@ def source(data: Any, data_dir: Path) -> Source:
         builder = read_only_builder.builder_from_files(name, data_dir=data_dir)
     except Exception as error:  # tfds and protobuf raise errors of their own
         raise DataError(f"config.data.name={data.name} is not prepared in {data_dir}: {first_line(error)}") from None
-    info = builder.info
+    info: Any = builder.info  # its attributes have no types that could be told apart
     if info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise DataError(
             f"config.data.name={data.name} is stored as {info.file_format and info.file_format.value}, which needs TensorFlow: "
