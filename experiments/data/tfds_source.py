@@ -38,7 +38,7 @@ def source(data: Any, data_dir: Path) -> Source:
         )
     if "train" not in info.splits:
         raise UsageError(f"config.data.name={data.name} must have a split train: it has {', '.join(info.splits) or 'none'}")
-    found = columns.find(list(info.features or ()), Wanted(data.text, data.label), data.name)
+    found = columns.find(sorted(info.features or ()), Wanted(data.text, data.label), data.name)
     label = info.features[found.label]
     names = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) and label.names else None
     splits = {split: functools.partial(_rows, builder, split, found, names) for split in SPLITS if split in info.splits}
