@@ -1,6 +1,7 @@
 """The pages of the lab notebook, one config each.
 
-`get_config(data)` of a page gives its config for a corpus: "imdb", the default, or the embedded "verdicts". The training
+`get_config(data)` of a page gives its config for a corpus: "imdb", the default, the embedded "verdicts",
+or any other `data.name`. The training
 times in the headers were measured on two CPU cores while other jobs came and went. Accuracies are in percent, the mean over
 seeds and in parentheses the lowest and the highest.
 """

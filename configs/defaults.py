@@ -7,7 +7,7 @@ from ml_collections.config_dict import placeholder
 
 
 def defaults(data: str) -> Any:
-    """Returns what the four pages have in common for a corpus, "imdb" or "verdicts"."""
+    """Returns what the four pages have in common for a corpus: "imdb", "verdicts", or another value of `data.name`."""
     config: Any = ConfigDict()  # Any, because its fields have no static types
     config.seed = 0
     config.seeds = placeholder(str)  # such as 0..9: one program trains a run with each of them, in WORKDIR/seed_0 and so on
@@ -31,14 +31,24 @@ def defaults(data: str) -> Any:
     config.checkpoint_every = placeholder(int)  # steps; None: as often as saving takes a hundredth of the time
 
     config.data = ConfigDict()
-    config.data.name = data  # imdb | verdicts
-    config.data.dir = placeholder(str)  # of imdb; None: TFDS_DATA_DIR, then ~/tensorflow_datasets
+    config.data.name = data  # imdb | verdicts | csv | tfds:NAME | MODULE:NAME of a source that MODULE registers; docs/data.md
+    config.data.dir = placeholder(str)  # where data is kept, prepared; None: TFDS_DATA_DIR, then ~/tensorflow_datasets
+    config.data.path = placeholder(str)  # csv only: a file, or train=FILE,test=FILE, and validation=FILE if there is one
+    config.data.text = placeholder(str)  # the column of the texts; None: the only one with a usual name, such as review
+    config.data.label = placeholder(str)  # the column of the labels; None: the only one with a usual name, such as sentiment
+    config.data.encoding = placeholder(str)  # of the files; None: utf-8
+    config.data.validation_share = placeholder(float)  # of what is no test text; None: a tenth; not with a file of them
+    config.data.test_share = placeholder(float)  # of all texts; None: a tenth; not with a file of them
+    config.data.split_seed = 0  # of the choice of these texts, which keeps the shares of the labels
     config.data.vocabulary_size = placeholder(int)  # with padding, start and unknown; None: the corpus' own
-    config.data.max_length = placeholder(int)  # tokens of a review, of which the last are kept; None: the corpus' own
+    config.data.max_length = placeholder(int)  # tokens that are kept of a text; None: the corpus' own
+    config.data.keep = "last"  # last | first | ends: which tokens are kept of a longer text; ends: both, a half of them each
+    config.data.lowercase = True  # ASCII letters only
+    config.data.filters = placeholder(str)  # characters that separate words, beside space and newline; None: those of Keras
 
     config.model = ConfigDict()
     config.model.body = "transformer"  # attention | multi_head | transformer
-    config.model.num_classes = 2
+    config.model.num_classes = placeholder(int)  # None: those of the data
     config.model.embed_dim = 16
     config.model.num_layers = 1
     config.model.num_heads = 2

@@ -18,10 +18,21 @@ LATER = {  # fields that the first runs did not have, with the values that all o
     "devices": None,
     "runs_per_call": None,
     "checkpoint_every": None,
+    "data.path": None,
+    "data.text": None,
+    "data.label": None,
+    "data.encoding": None,
+    "data.validation_share": None,
+    "data.test_share": None,
+    "data.split_seed": 0,
+    "data.lowercase": True,
+    "data.filters": None,
+    "data.keep": "last",
     "model.implementation": "auto",
     "model.dtype": "float32",
 }
 GROUPS = ("data", "model")
+CLASSES = {"imdb": 2, "verdicts": 2}  # of the corpora that have pages of their own
 
 
 def with_later_fields(nested: dict[str, Any]) -> dict[str, Any]:
@@ -34,8 +45,14 @@ def with_later_fields(nested: dict[str, Any]) -> dict[str, Any]:
 
 
 def flattened(nested: dict[str, Any]) -> dict[str, Any]:
-    """Returns nested fields by their dotted names."""
-    flat = {}
+    """Returns nested fields by their dotted names.
+
+    `model.num_classes=None` means those of the data. Where the name of the data tells their number, that number is returned,
+    which the first runs had in their configs.
+    """
+    flat: dict[str, Any] = {}
     for name, value in nested.items():
         flat.update({f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value})
+    if "model.num_classes" in flat and flat["model.num_classes"] is None and isinstance(flat.get("data.name"), str):
+        flat["model.num_classes"] = CLASSES.get(flat["data.name"])
     return flat

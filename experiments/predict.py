@@ -1,7 +1,7 @@
 """Predicts a label for each line of a file."""
 
-import collections
 import json
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import cast
@@ -14,25 +14,32 @@ from experiments.data import tokenizer
 from experiments.data.tokenizer import Tokenizer
 from experiments.storage.run_folder import Run
 
-LABELS = ("neg", "pos")
 BATCH_SIZE = 64
 _PIECE = 2**16  # bytes that are tokenized at once: the words of a line of 10 MB would take 250 MB
 _SHOWN = 60  # characters
 
 
-def predict(run: Run, lines: Iterable[bytes], show_text: bool = False, batch_size: int = BATCH_SIZE) -> Iterator[str]:
-    """Predicts the label of each review.
+def predict(
+    run: Run,
+    lines: Iterable[bytes],
+    show_text: bool = False,
+    batch_size: int = BATCH_SIZE,
+    every_class: bool = False,
+) -> Iterator[str]:
+    """Predicts the label of each text.
 
     Args:
       run: A run.
-      lines: The reviews: any bytes, of any length.
-      show_text: Whether the start of the review is shown too.
-      batch_size: The number of reviews that are computed together. No line is yielded before so many are read.
+      lines: The texts: any bytes, of any length.
+      show_text: Whether the start of the text is shown too.
+      batch_size: The number of texts that are computed together. No line is yielded before so many are read.
+      every_class: Whether the probabilities of all labels are shown too.
 
     Yields:
-      A line of JSON in ASCII for each review: `label`, its `probability`, the number of `tokens` that the model read, the
-      number of words that are not in its vocabulary (`out_of_vocabulary`), and if asked for the first 60 characters of its
-      `text`, with spaces for control characters. The model does not see words that no training review has.
+      A line of JSON in ASCII for each text: `label`, its `probability`, the number of `tokens` that the model read, the number
+      of words that are not in its vocabulary (`out_of_vocabulary`), and if asked for the `probabilities` of all labels by their
+      names, and the first 60 characters of the `text`, with spaces for control characters. The model does not see words that
+      no training text has.
     """
 
     @jax.jit
@@ -47,30 +54,32 @@ def predict(run: Run, lines: Iterable[bytes], show_text: bool = False, batch_siz
         for (ids, unknown, text), row in zip(batch, np.asarray(probabilities(jnp.asarray(filled))), strict=False):
             label = int(row.argmax())
             answer = {
-                "label": LABELS[label] if len(row) == len(LABELS) else str(label),
+                "label": run.classes[label],
                 "probability": round(float(row[label]), 6),
                 "tokens": len(ids),
                 "out_of_vocabulary": unknown,
             }
+            if every_class:
+                answer["probabilities"] = {name: round(float(p), 6) for name, p in zip(run.classes, row, strict=True)}
             yield json.dumps(answer | {"text": text} if show_text else answer)
 
 
 def _read(by: Tokenizer, line: bytes) -> tuple[list[int], int, str]:
     """Returns the ids that the model reads of a line, the number of its words that are not in the vocabulary, and its start."""
-    ids, unknown = collections.deque([tokenizer.START], by.max_length), 0
-    for piece in _pieces(line):
+    ids, unknown = [tokenizer.START], 0
+    for piece in _pieces(line, by.rules.separator):
         encoded = by.encode(piece)
-        ids.extend(encoded.ids[1:])
+        ids = by.kept(ids + encoded.ids[1:])
         unknown += encoded.out_of_vocabulary
     start = line[: 4 * _SHOWN].decode(errors="replace")  # a character has at most four bytes
-    return list(ids), unknown, "".join(c if c.isprintable() else " " for c in start[:_SHOWN])
+    return ids, unknown, "".join(c if c.isprintable() else " " for c in start[:_SHOWN])
 
 
-def _pieces(line: bytes) -> Iterator[bytes]:
+def _pieces(line: bytes, separator: re.Pattern[bytes]) -> Iterator[bytes]:
     """Divides a line into pieces of about _PIECE bytes, between words."""
     first = 0
     while first < len(line):
-        separator = tokenizer.SEPARATOR.search(line, first + _PIECE)
-        last = separator.end() if separator else len(line)
+        found = separator.search(line, first + _PIECE)
+        last = found.end() if found else len(line)
         yield line[first:last]
         first = last

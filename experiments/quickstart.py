@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from experiments import predict, settings
 from experiments.data import verdicts
+from experiments.data.corpus import SENTIMENTS
 from experiments.data.verdicts import Review
 from experiments.report import tables
 from experiments.report.curves import Rows, draw_lines
@@ -17,7 +18,7 @@ from experiments.training.progress import BriefProgress
 
 DURATION = "one to two minutes on two idle CPU cores"
 HALF = 0.5  # the accuracy of every model without positions
-CLASSES = dict(zip(predict.LABELS, ("negative", "positive"), strict=True))
+CLASSES = dict(zip(SENTIMENTS, ("negative", "positive"), strict=True))
 
 
 class Model(NamedTuple):

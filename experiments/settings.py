@@ -1,9 +1,11 @@
 """The rules of a config, one for each field. They are checked before data is read or a program is compiled."""
 
+import codecs
 import hashlib
 import importlib
 import json
 import math
+import re
 from collections.abc import Callable
 from difflib import SequenceMatcher
 from typing import Any, NamedTuple
@@ -14,13 +16,15 @@ from attn import positions
 from attn.kernels.selection import IMPLEMENTATIONS
 from attn.models.classifier import ClassifierConfig
 from experiments import ranges
+from experiments.data.tokenizer import KEPT
 from experiments.errors import UsageError
-from experiments.fields import FREE, GROUPS, LATER, flattened
+from experiments.fields import CLASSES, FREE, GROUPS, LATER, flattened
 from experiments.fields import MODELS as MODELS
 from experiments.fields import with_later_fields as with_later_fields
 
 Config = Any  # an ml_collections.ConfigDict, whose fields have no static types
-CORPORA = ("imdb", "verdicts")
+CORPORA = tuple(CLASSES)  # those with pages of their own
+TEXT_FILES, DATASET = "csv", "tfds:"  # the name of data in files of texts, and the start of that of a dataset
 
 
 class Rule(NamedTuple):
@@ -53,6 +57,20 @@ def _is_path(x: Any) -> bool:
     return type(x) is str and bool(x) and "\0" not in x and not any("\ud800" <= c <= "\udfff" for c in x)
 
 
+_SOURCE = re.compile(r"tfds:\w[\w./:+-]*|[^\W\d][\w.]*:\w[\w.-]*")
+
+
+def _is_source(x: Any) -> bool:
+    return type(x) is str and (x in CORPORA or x == TEXT_FILES or _SOURCE.fullmatch(x) is not None)
+
+
+def _is_encoding(x: Any) -> bool:
+    try:
+        return type(x) is str and codecs.lookup(x)._is_text_encoding
+    except (LookupError, ValueError):
+        return False
+
+
 _SIZE = _integer(1, 65_536)
 _DTYPES = ("float32", "bfloat16")
 _FLAG = Rule("True or False", lambda x: type(x) is bool)
@@ -68,6 +86,8 @@ def _are_seeds(x: Any) -> bool:
     except ValueError:
         return False
 
+
+_SHARE = _number(1e-6, 1, "a number above 0 and below 1")
 
 RULES = {
     "seed": _SEED,
@@ -87,12 +107,22 @@ RULES = {
     "steps_per_call": _optional(_integer(1, 1_000_000)),
     "runs_per_call": _optional(_integer(1, 10_000)),
     "checkpoint_every": _optional(_integer(1, 1_000_000_000)),
-    "data.name": _choice(*CORPORA),
+    "data.name": Rule("one of imdb, verdicts, csv, tfds:NAME and MODULE:NAME, a source that the module registers", _is_source),
     "data.dir": _optional(_PATH),
+    "data.path": _optional(Rule("a path in UTF-8, or train=PATH,test=PATH", _is_path)),
+    "data.text": _optional(Rule("the name of a column", _is_path)),
+    "data.label": _optional(Rule("the name of a column", _is_path)),
+    "data.encoding": _optional(Rule("an encoding of text that Python knows, such as utf-8 or latin-1", _is_encoding)),
+    "data.validation_share": _optional(_SHARE),
+    "data.test_share": _optional(_SHARE),
+    "data.split_seed": _SEED,
     "data.vocabulary_size": _optional(_integer(4, 65_536)),
     "data.max_length": _optional(_SIZE),
+    "data.keep": _choice(*KEPT),
+    "data.lowercase": _FLAG,
+    "data.filters": _optional(Rule("a text of ASCII characters", lambda x: type(x) is str and x.isascii())),
     "model.body": _choice("attention", "multi_head", "transformer"),
-    "model.num_classes": _integer(2, 65_536),
+    "model.num_classes": _optional(_integer(2, 65_536)),
     "model.embed_dim": _SIZE,
     "model.num_layers": _SIZE,
     "model.num_heads": _SIZE,
@@ -174,19 +204,48 @@ def check(config: Config) -> None:
             raise UsageError(
                 f"config.{field}={fields[field]} must be 0 with optimizer={fields['optimizer']}: it is of {optimizer}"
             )
-    model_config(config, vocabulary_size=4, max_length=1)
+    _check_data(fields)
+    model_config(config, vocabulary_size=4, max_length=1, num_classes=2)
 
 
-def model_config(config: Config, vocabulary_size: int, max_length: int) -> ClassifierConfig:
-    """Returns the model's config for a corpus of these sizes. Raises UsageError if its fields contradict each other."""
+_FILE_FIELDS = ("data.path", "data.encoding")
+_SOURCE_FIELDS = ("data.text", "data.label", "data.validation_share", "data.test_share", "data.split_seed")
+
+
+def _check_data(fields: dict[str, Any]) -> None:
+    """Refuses fields of `config.data` that the named data would not honour. Raises UsageError."""
+    name = fields["data.name"]
+    if name == TEXT_FILES and fields["data.path"] is None:
+        raise UsageError(f"config.data.path=None must be a file of texts and labels with data.name={name}")
+    refused = _FILE_FIELDS + _SOURCE_FIELDS if name in CORPORA else _FILE_FIELDS if name.startswith(DATASET) else ()
+    for field in refused:
+        if fields[field] != LATER[field]:
+            raise UsageError(f"config.{field}={fields[field]!r} must be {LATER[field]} with data.name={name}")
+
+
+def model_config(config: Config, vocabulary_size: int, max_length: int, num_classes: int | None = None) -> ClassifierConfig:
+    """Returns the model's config for a corpus.
+
+    Args:
+      config: The config of the run.
+      vocabulary_size: That of the corpus.
+      max_length: The length of its texts.
+      num_classes: The number of its classes, which is used where the config has none; None: the name of the data tells it.
+
+    Raises:
+      UsageError: The fields contradict each other.
+    """
+    fields = config.model.to_dict()
+    if fields["num_classes"] is None:
+        fields["num_classes"] = CLASSES[config.data.name] if num_classes is None else num_classes
     try:
-        return ClassifierConfig(**config.model.to_dict(), vocabulary_size=vocabulary_size, max_length=max_length)
+        return ClassifierConfig(**fields, vocabulary_size=vocabulary_size, max_length=max_length)
     except ValueError as error:
         raise UsageError(f"config.model: {error}") from None
 
 
 def load_page(name: str, data: str) -> Config:
-    """Returns the config of `configs/NAME.py` for a corpus, "imdb" or "verdicts"."""
+    """Returns the config of `configs/NAME.py` for data, such as "imdb" or "verdicts"."""
     return importlib.import_module(f"configs.{name}").get_config(data)
 
 

@@ -99,8 +99,8 @@ def test_a_failure_leaves_nothing(data_dir, monkeypatch, failure):
 def test_another_process_may_be_faster(data_dir, monkeypatch):
     tokenise = imdb_arrays._tokenise
 
-    def slowly(staging, prepared, identity):
-        tokenise(staging, prepared, identity)
+    def slowly(*arguments):
+        tokenise(*arguments)
         monkeypatch.setattr(imdb_arrays, "_tokenise", tokenise)
         imdb_arrays.load(data_dir=data_dir)  # the other process: its arrays get the name first
 

@@ -51,18 +51,23 @@ def test_the_pages_are_those_of_the_committed_runs():
     assert stale(blog.FOLDER) == [], f"write them again: {AGAIN}"
 
 
-def test_the_runs_are_under_version_control():
+LEDGERS = (blog.FOLDER / "runs", blog.FOLDER.parent / "head-ablation" / "runs")
+
+
+@pytest.mark.parametrize("runs", LEDGERS, ids=lambda path: path.parent.name)
+def test_the_runs_are_under_version_control(runs: Path):
     """Otherwise a new clone trains them again. All of them, since pages might be made from one that is not."""
     try:
         command = ["git", "ls-files", "."]
-        listed = subprocess.run(command, cwd=blog.FOLDER / "runs", capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(command, cwd=runs, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout: git knows which files are part of the repository")
-    assert sorted(listed.splitlines()) == sorted(path.name for path in (blog.FOLDER / "runs").iterdir())
+    assert sorted(listed.splitlines()) == sorted(path.name for path in runs.iterdir())
 
 
-def test_every_entry_is_whole_and_has_its_name():
-    entries = sorted((blog.FOLDER / "runs").iterdir())
+@pytest.mark.parametrize("runs", LEDGERS, ids=lambda path: path.parent.name)
+def test_every_entry_is_whole_and_has_its_name(runs: Path):
+    entries = sorted(runs.iterdir())
     assert entries
     for entry in entries:
         run = ledger.read(entry)

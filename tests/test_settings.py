@@ -21,13 +21,16 @@ from experiments.training import build
 
 OPTIONAL = (
     "steps_per_call", "data.dir", "data.vocabulary_size", "data.max_length", "patience", "devices", "checkpoint_every",
-    "init_from", "seeds", "runs_per_call",
+    "init_from", "seeds", "runs_per_call", "model.num_classes", "data.validation_share", "data.test_share", "data.encoding",
+    "data.path", "data.text", "data.label", "data.filters",
 )  # fmt: skip
-FLAGS = ("model.mask_padding",)
-PATHS = ("data.dir", "init_from")
+FLAGS = ("model.mask_padding", "data.lowercase")
+PATHS = ("data.dir", "init_from", "data.path", "data.text", "data.label")
+SHARES = ("data.validation_share", "data.test_share")
 NUMBERS = ("learning_rate", "weight_decay", "momentum", "label_smoothing", "model.dropout_rate")
-NAMES = ("data.name", "model.body", "model.positions", "model.dtype", "optimizer", "schedule")
-INTEGERS = tuple(sorted(settings.RULES.keys() - {*FLAGS, *NUMBERS, *NAMES, *PATHS, "seeds", "model.output_dims"}))
+NAMES = ("data.name", "data.keep", "model.body", "model.positions", "model.dtype", "optimizer", "schedule")
+OTHERS = ("seeds", "model.output_dims", "data.encoding", "data.filters")
+INTEGERS = tuple(sorted(settings.RULES.keys() - {*FLAGS, *NUMBERS, *NAMES, *PATHS, *SHARES, *OTHERS}))
 LONG = "x" * 3_000
 
 # As typed; then as Python values, which a page could give.
@@ -37,6 +40,8 @@ TYPED = {
     **{field: [*TYPED_ALWAYS, "True", "None", "1e3", "1.5e3", "(1, 2)", "0.1.2"] for field in NUMBERS},
     **{field: [*TYPED_ALWAYS, "True", "None", "3.5", "imbd", "IMDB", "Transformer", "rotery"] for field in NAMES},
     **{field: [*TYPED_ALWAYS, "None", "2", "3.5", "yes!", "Truee", "(True,)"] for field in FLAGS},
+    **{field: [*TYPED_ALWAYS, "True", "0", "1", "1.0", "0.1.2"] for field in SHARES},
+    "data.encoding": [*TYPED_ALWAYS, "True", "3.5", "hex", "rot13", "utf-9"],
     "seeds": [*TYPED_ALWAYS, "True", "3.5", "(1, 2)", "9" * 5_000, "1 000", "3..1", "0..99999", "0..3,2", "1,,2", "0...3", "٣"],
     "model.output_dims": [
         "nan",
@@ -63,11 +68,14 @@ VALUES_OF = {
     **{field: [*VALUES, True, None, 3.5, ("imdb",), "IMDB"] for field in NAMES},
     **{field: [*VALUES, None, 0, 1, 1.0, "True", (True,)] for field in FLAGS},
     **{field: [math.nan, -1, 0, 1e12, True, 3.5, "", b"a", ["a"], ("a",), {"a"}, "a\0b", Path("a")] for field in PATHS},
+    **{field: [*VALUES, True, 0, 1, 0.0, 1.0, (0.1,), "0.1"] for field in SHARES},
+    "data.encoding": [*VALUES, True, 3.5, "utf-9", "hex", "rot13", ("utf-8",)],
+    "data.filters": [math.nan, -1, 0, 1e12, True, 3.5, b"a", ["a"], ("a",), {"a"}, "é", Path("a")],
     "seeds": [*VALUES, True, 3, (0, 1), range(3), "3..1", "-1..3", "0..3,1", "2147483648"],
     "model.output_dims": [*VALUES, None, True, 16, (), (0,), (True,), (16.0,), (-1,), (None,), ((16,),), (10**12,)],
 }
 for field in INTEGERS:
-    if field not in ("seed", "warmup_steps"):
+    if field not in ("seed", "warmup_steps", "data.split_seed"):
         TYPED[field].append("0")
         VALUES_OF[field].append(0)
     if field not in OPTIONAL:
@@ -104,7 +112,7 @@ def page(changes: dict[str, Any]) -> ConfigDict:
 
 def test_every_field_has_a_dozen_bad_values():
     assert VALUES_OF.keys() == settings.RULES.keys()
-    assert TYPED.keys() == settings.RULES.keys() - {*PATHS}, "a path may be any text"
+    assert TYPED.keys() == settings.RULES.keys() - {*PATHS, "data.filters"}, "a path or a filter may be any text"
     assert min(map(len, (*VALUES_OF.values(), *TYPED.values()))) >= 12
 
 
@@ -134,7 +142,7 @@ def test_bad_flag_is_refused(field: str, tmp_path: Path, capsys: pytest.CaptureF
         assert err.endswith(f" must be {settings.RULES[field].text}\n")
         assert err.count("\n") == 1
         assert err[:-1].isprintable()
-        if field not in (*NUMBERS, "model.output_dims"):  # those are shown as they were read: 1e12 is 1000000000000.0
+        if field not in (*NUMBERS, *SHARES, "model.output_dims"):  # those are shown as they were read: 1e12 is 1000000000000.0
             assert (value if value.isprintable() else ascii(value)[1:-1]) in err
         assert not workdir.exists()
 
@@ -150,7 +158,7 @@ def test_bad_flag_is_refused(field: str, tmp_path: Path, capsys: pytest.CaptureF
         ("model.output_dims", "(3, 4)", (3, 4)),
         ("data.vocabulary_size", "4", 4),
         ("data.vocabulary_size", "65536", 65_536),
-        *((field, "None", None) for field in OPTIONAL),
+        *((field, "None", 2 if field == "model.num_classes" else None) for field in OPTIONAL),  # those of the corpus
         *(("model.positions", kind, kind) for kind in KINDS),
     ],
 )
@@ -196,7 +204,7 @@ def test_unknown_field_is_told_its_neighbour(field: str, near: str, form: str, t
         ),
         ("workers", "the fields are .*, checkpoint_every, and those of config.data and config.model"),
         ("a.b", "the fields are seed, seeds, epochs, "),
-        ("data.foo", "the fields of config.data are name, dir, vocabulary_size, max_length"),
+        ("data.foo", "the fields of config.data are name, dir, path, text, label, encoding, "),
         ("data", "the fields of config.data are name, "),
         ("model.body.x", "the fields of config.model are body, num_classes, "),
     ],
@@ -234,6 +242,40 @@ def test_a_field_of_another_optimizer_is_refused(field: str, optimizer: str):
             settings.check(page({field: 0.1, "optimizer": other}))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.name": "csv"}, "config.data.path=None must be a file of texts and labels with data.name=csv"),
+        ({"data.path": "a.csv"}, "config.data.path='a.csv' must be None with data.name=verdicts"),
+        ({"data.text": "a", "data.name": "imdb"}, "config.data.text='a' must be None with data.name=imdb"),
+        ({"data.split_seed": 1}, "config.data.split_seed=1 must be 0 with data.name=verdicts"),
+        ({"data.test_share": 0.1}, "config.data.test_share=0.1 must be None with data.name=verdicts"),
+        ({"data.name": "tfds:a", "data.encoding": "utf-8"}, "config.data.encoding='utf-8' must be None with data.name=tfds:a"),
+    ],
+)
+def test_a_field_of_other_data_is_refused(changes: dict[str, Any], message: str):
+    with pytest.raises(UsageError) as refused:
+        settings.check(page(changes))
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("name", ["csv", "tfds:glue/sst2:1.0.0", "my.module:reviews"])
+def test_data_of_the_user(name: str):
+    settings.check(page({"data.name": name, "data.path": None if name.startswith("tfds") else "train=a.csv,test=b.csv"}))
+
+
+def test_no_classes_means_those_of_the_data():
+    """Runs from before it could be left out, whose configs have the number, are the same runs."""
+    for data in settings.CORPORA:
+        config, former = (settings.load_page("transformer", data) for _ in range(2))
+        assert config.model.num_classes is None
+        former.model.num_classes = 2
+        assert settings.fingerprint(config) == settings.fingerprint(former)
+        assert settings.differences(settings.flatten(former), settings.flatten(config)) == ""
+    others = {settings.fingerprint(page({"data.name": "csv", "data.path": "a", "model.num_classes": n})) for n in (None, 2, 3)}
+    assert len(others) == 3
+
+
 def test_differences_name_each_field_that_changes_results():
     there, here = (settings.flatten(page(changes)) for changes in ({"seed": 3, "devices": 1}, {"epochs": 7, "devices": 2}))
     assert settings.differences(there, here) == f"seed is 3 there and 0 here, epochs is {there['epochs']} there and 7 here"
@@ -245,7 +287,8 @@ def test_differences_name_each_field_that_changes_results():
 def test_a_config_from_before_some_fields_is_completed():
     config = page({})
     old = {k: v for k, v in config.to_dict().items() if k not in settings.LATER}
-    old["model"] = {k: v for k, v in old["model"].items() if f"model.{k}" not in settings.LATER}
+    for group in ("data", "model"):
+        old[group] = {k: v for k, v in old[group].items() if f"{group}.{k}" not in settings.LATER}
     assert len(old) + 12 == len(config.to_dict())
     assert settings.with_later_fields(old) == config.to_dict()
     flat = {k: v for k, v in settings.flatten(config).items() if k not in settings.LATER}  # as in a checkpoint
@@ -282,6 +325,8 @@ def test_fingerprint_knows_what_changes_the_numbers():
         "model.positions": "learned", "model.dropout_rate": 0.5, "model.mask_padding": not masked,
         "model.implementation": "dense", "patience": 2, "init_from": "/a", "optimizer": "adamw", "schedule": "cosine",
         "warmup_steps": 4, "weight_decay": 0.01, "momentum": 0.9, "label_smoothing": 0.1, "model.dtype": "bfloat16",
+        "data.path": "a.csv", "data.text": "a", "data.label": "b", "data.encoding": "latin-1", "data.validation_share": 0.2,
+        "data.test_share": 0.2, "data.split_seed": 1, "data.keep": "ends", "data.lowercase": False, "data.filters": "",
     }  # fmt: skip
     assert {*same, *others} == settings.RULES.keys()
     assert len({settings.fingerprint(page({field: value})) for field, value in others.items()} | {own}) == len(others) + 1

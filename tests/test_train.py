@@ -28,7 +28,7 @@ COLUMNS = (
 TIMINGS = COLUMNS[6:]
 RESULTS = (
     "label", "parameters", "epochs", "best_epoch", "best_val_loss", "best_val_accuracy", "final_val_loss", "final_val_accuracy",
-    "test_loss", "test_accuracy", "best_test_loss", "best_test_accuracy",
+    "test_loss", "test_accuracy", "best_test_loss", "best_test_accuracy", "test",
     "train_seconds", "compile_seconds", "corpus_sha256", "attention", "trimmed_to", "versions", "device",
     "git_commit",
 )  # fmt: skip

@@ -28,13 +28,15 @@ USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …], in a checkou
   train       --config=configs/NAME.py[:verdicts] --workdir=DIR [--config.FIELD=VALUE …]
               Trains one model, on IMDB or on the embedded corpus, or continues a run that was stopped.
               Half a minute to seven minutes, which it estimates itself.
+              --config.data.name=csv --config.data.path=FILE trains on texts and labels of your own; docs/data.md says more.
               --dry_run says what the run would do, its size and its cost, and trains nothing; it needs no --workdir.
               --coordinator=HOST:PORT --num_processes=N --process_id=I is one of N processes that train together;
               --distributed is the same where the environment of a cluster tells these three.
   evaluate    --workdir=DIR [--split=validation|test] [--checkpoint=last|best]
               Prints loss and accuracy of a run, as JSON. Less than a minute.
-  predict     --workdir=DIR [FILE|-|--words=TEXT] [--show_text] [--checkpoint=last|best]
+  predict     --workdir=DIR [FILE|-|--words=TEXT] [--show_text] [--all] [--checkpoint=last|best]
               Prints a label for each line of a file or of standard input, or for one text, as JSON. Seconds.
+              --all adds the probabilities of all labels.
   attend      --workdir=DIR [FILE|-|--words=TEXT] --out=page.html [--layer=0] [--head=0] [--queries=0..9] [--checkpoint=…]
               Makes a page of what every layer and head attends to in one text, or with --out=page.svg a picture. Seconds.
               --live puts the classifier into the page, which then reads what is typed; --float32 keeps all its digits.
@@ -168,7 +170,7 @@ def _evaluate(arguments: list[str]) -> None:
 
 
 def _predict(arguments: list[str]) -> None:
-    defaults = {"workdir": None, "words": None, "show_text": False, "checkpoint": "last"}
+    defaults = {"workdir": None, "words": None, "show_text": False, "all": False, "checkpoint": "last"}
     values, files = command_flags.parse(arguments, defaults, words=True)
     if len(files) > 1:
         raise UsageError(f"predict reads one FILE, not {len(files)}: {' '.join(files)}{_HINT}")
@@ -184,7 +186,8 @@ def _predict(arguments: list[str]) -> None:
         run = run_folder.load(workdir, checkpoint)
         if typed := isinstance(texts, io.IOBase) and texts.isatty():
             print("One text a line; Ctrl-D ends.", file=sys.stderr, flush=True)
-        for line in predict.predict(run, texts, show_text=values.show_text, batch_size=1 if typed else predict.BATCH_SIZE):
+        size = 1 if typed else predict.BATCH_SIZE
+        for line in predict.predict(run, texts, values.show_text, size, every_class=values.all):
             print(line, flush=True)
 
 

@@ -45,7 +45,8 @@ def describe(config: Config, workdir: Path | None) -> str:
     """
     settings.check(config)
     corpus = build.build_corpus(config)
-    plan = build.build_plan(config, build.build_model(config, corpus.tokenizer), len(corpus.train.labels))
+    model = build.build_model(config, corpus.tokenizer, len(corpus.classes))
+    plan = build.build_plan(config, model, len(corpus.train.labels))
     state = train_step.initial_state(plan, config)
     sections = {
         "Config": _config(config),

@@ -10,13 +10,15 @@ import numpy as np
 
 from experiments.data.tokenizer import Tokenizer
 
+SENTIMENTS = ("neg", "pos")  # the classes of imdb and verdicts
+
 
 class Split(NamedTuple):
     """The examples of a split.
 
     Attributes:
       tokens: uint16 `[E, T]`, padded with 0 at the end.
-      labels: int8 `[E]`, 0 for negative and 1 for positive.
+      labels: int8 `[E]`, or int32 for more than 127 classes: the indices of the labels in the corpus' `classes`.
     """
 
     tokens: np.ndarray
@@ -25,12 +27,13 @@ class Split(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """A corpus. `test` is a function, so that the test reviews are not read before the final evaluation."""
+    """A corpus. `test` is a function, so that the test texts are not read before the final evaluation."""
 
     tokenizer: Tokenizer
     train: Split
     validation: Split
     test: Callable[[], Split]
+    classes: tuple[str, ...] = SENTIMENTS
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -39,4 +42,6 @@ class Corpus:
         for array in (self.train.tokens, self.train.labels, self.validation.tokens, self.validation.labels):
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
+        if self.classes != SENTIMENTS:  # which the first runs had
+            digest.update("\n".join(self.classes).encode())
         return digest.hexdigest()

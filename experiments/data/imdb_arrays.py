@@ -1,6 +1,7 @@
 """The IMDB corpus with the vocabulary and order of `keras.datasets.imdb`: tokenised once, then memory-mapped."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -13,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data import imdb, imdb_archive, imdb_location, tokenizer
-from experiments.data.checksum import file_sha256
+from experiments.data import array_folder, imdb, imdb_archive, imdb_location, tokenizer
 from experiments.data.corpus import Corpus, Split
-from experiments.data.tokenizer import Tokenizer
+from experiments.data.tokenizer import KERAS, Tokenizer, WordRules
 from experiments.errors import DataError
 from experiments.storage import files
 
@@ -31,6 +31,8 @@ def load(
     max_length: int | None = None,
     data_dir: Path | None = None,
     archive: Path | None = None,
+    rules: WordRules = KERAS,
+    keep: str = "last",
 ) -> Corpus:
     """Loads the IMDB corpus: 15,000 reviews for training, 10,000 for validation and 25,000 for test, in the order of Keras.
 
@@ -39,9 +41,11 @@ def load(
 
     Args:
       vocabulary_size: Ids from this number on become 2. None is 10,000.
-      max_length: The number of tokens of a review. The last ones are kept. None is 256.
+      max_length: The number of tokens of a review. None is 256.
       data_dir: The data directory; see `imdb.prepare`.
       archive: The archive; see `imdb.prepare`.
+      rules: What a word is.
+      keep: Which tokens are kept of a longer review; see `Tokenizer`.
 
     Raises:
       ValueError: A setting is out of its range.
@@ -54,11 +58,13 @@ def load(
     tokenizer.check_settings(**settings)
     prepared = imdb.prepare(archive, data_dir)
     identity = {"format": FORMAT, "archive_sha256": imdb.prepared_sha256(prepared), **settings}
+    if (rules, keep) != (KERAS, "last"):  # without these, the name of the folder is that from before they existed
+        identity |= {"lowercase": rules.lowercase, "filters": rules.filters, "keep": keep}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = imdb_location.data_directory(data_dir) / "imdb_labeled_arrays" / digest[:16]
     if not folder.exists():  # it has its name only when it is complete
-        _write(folder, prepared, identity)
-    return _open(folder, **settings)
+        _write(folder, prepared, identity, Tokenizer((), **settings, rules=rules, keep=keep))
+    return _open(folder, **settings, rules=rules, keep=keep)
 
 
 def keras_orders(*sizes: int) -> list[np.ndarray]:
@@ -70,30 +76,30 @@ def keras_orders(*sizes: int) -> list[np.ndarray]:
     return orders
 
 
-def _write(folder: Path, prepared: Path, identity: dict[str, Any]) -> None:
+def _write(folder: Path, prepared: Path, identity: dict[str, Any], empty: Tokenizer) -> None:
     staging = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     try:
         with files.no_leftovers(folder.parent), contextlib.ExitStack() as stack:
             staging.mkdir()
             stack.callback(shutil.rmtree, staging, ignore_errors=True)
-            _tokenise(staging, prepared, identity)
+            _tokenise(staging, prepared, identity, empty)
             staging.rename(folder)
     except OSError as error:
         if not folder.exists():  # otherwise another process was faster, with the same arrays
             raise DataError(f"IMDB cannot be tokenised into {folder}: {imdb_archive.one_line(error)}") from error
 
 
-def _tokenise(folder: Path, prepared: Path, identity: dict[str, Any]) -> None:
+def _tokenise(folder: Path, prepared: Path, identity: dict[str, Any], empty: Tokenizer) -> None:
+    """Writes the arrays with a tokenizer that has no words yet."""
     reviews = {split: _read(prepared, split) for split in imdb_archive.SPLITS}
-    words = tokenizer.rank_words(tokenizer.count_words(text for text, _ in reviews["train"]))
+    words = tokenizer.rank_words(tokenizer.count_words((text for text, _ in reviews["train"]), empty.rules))
     (folder / "words.txt").write_bytes(b"\n".join(words))  # no word contains a newline; some are not UTF-8
-    encoder = Tokenizer(words, identity["vocabulary_size"], identity["max_length"])
+    encoder = dataclasses.replace(empty, words=words)
     for (split, examples), order in zip(reviews.items(), keras_orders(*map(len, reviews.values())), strict=True):
         tokens, labels = _arrays(encoder, [examples[i] for i in order])
         np.save(folder / f"{split}_tokens.npy", tokens, allow_pickle=False)
         np.save(folder / f"{split}_labels.npy", labels, allow_pickle=False)
-    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
-    (folder / "manifest.json").write_text(json.dumps({**identity, "sha256": files}, indent=2))
+    array_folder.write_manifest(folder, identity)
 
 
 def _read(prepared: Path, split: str) -> list[tuple[bytes, int]]:
@@ -114,39 +120,12 @@ def _arrays(encoder: Tokenizer, examples: Sequence[tuple[bytes, int]]) -> tuple[
     return tokens, np.array([label for _, label in examples], np.int8)
 
 
-def _open(folder: Path, vocabulary_size: int, max_length: int) -> Corpus:
-    words = tuple(_checked(folder, "words.txt").read_bytes().split(b"\n"))
-    train = _open_split(folder, "train")
+def _open(folder: Path, vocabulary_size: int, max_length: int, rules: WordRules, keep: str) -> Corpus:
+    words = tuple(array_folder.checked(folder, "words.txt").read_bytes().split(b"\n"))
+    train = array_folder.open_split(folder, "train")
     return Corpus(
-        tokenizer=Tokenizer(words, vocabulary_size, max_length),
+        tokenizer=Tokenizer(words, vocabulary_size, max_length, rules, keep),
         train=Split(train.tokens[VALIDATION_SIZE:], train.labels[VALIDATION_SIZE:]),
         validation=Split(train.tokens[:VALIDATION_SIZE], train.labels[:VALIDATION_SIZE]),
-        test=functools.partial(_open_split, folder, "test"),
+        test=functools.partial(array_folder.open_split, folder, "test"),
     )
-
-
-def _open_split(folder: Path, split: str) -> Split:
-    return Split(*(_array(folder, f"{split}_{name}.npy") for name in ("tokens", "labels")))
-
-
-def _array(folder: Path, name: str) -> np.ndarray:
-    """Returns a mapped array. Never unpickles: a file of objects could run code, even with the checksum that is expected."""
-    try:
-        return np.load(_checked(folder, name), mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise _damaged(folder, name, error) from error
-
-
-def _checked(folder: Path, name: str) -> Path:
-    """Returns the path of a file after verifying its checksum. Otherwise an array with a flipped bit would be used silently."""
-    try:
-        expected = json.loads((folder / "manifest.json").read_bytes())["sha256"][name]
-        if file_sha256(folder / name) != expected:
-            raise ValueError("its sha256 is not the one in manifest.json")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, name, error) from error
-    return folder / name
-
-
-def _damaged(folder: Path, name: str, error: Exception) -> DataError:
-    return DataError(f"{folder} is damaged ({name}: {imdb_archive.one_line(error)}); remove it to make it again")

@@ -13,12 +13,12 @@ import numpy as np
 PAD, START, OUT_OF_VOCABULARY = 0, 1, 2
 FIRST_RANK_OFFSET = 3  # the word of rank r, counted from 1, has id r + 3: Keras leaves id 3 unused
 LARGEST_VOCABULARY = 2**16  # ids are stored as uint16
+KEPT = ("last", "first", "ends")  # which tokens are kept of a text that is too long
 
 # The filter of Keras with tab and newline. The apostrophe is not a separator. Other control bytes, NUL and non-ASCII bytes are
 # parts of words: the rule is about bytes, so the training split has 88,584 words, while decoded text has 88,582.
-_SEPARATORS = b'!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
-SEPARATOR = re.compile(b"[" + re.escape(_SEPARATORS + b" ") + b"]")
-_TABLE = bytes(ord(" ") if byte in _SEPARATORS else byte for byte in range(256)).lower()  # bytes.lower() changes ASCII only
+FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
+_ALWAYS = b" \n"  # a vocabulary is stored with a word in each line
 
 
 class Encoded(NamedTuple):
@@ -33,17 +33,51 @@ class Encoded(NamedTuple):
     out_of_vocabulary: int
 
 
+@dataclasses.dataclass(frozen=True)
+class WordRules:
+    """What a word is: a text between separators.
+
+    Attributes:
+      lowercase: Whether words are in lower case. This changes ASCII letters only, as the rules are about bytes.
+      filters: The separators beside space and newline, ASCII characters. None is FILTERS.
+    """
+
+    lowercase: bool = True
+    filters: str | None = None
+
+    @functools.cached_property
+    def _separators(self) -> bytes:
+        return (FILTERS if self.filters is None else self.filters).encode("ascii") + _ALWAYS
+
+    @functools.cached_property
+    def separator(self) -> re.Pattern[bytes]:
+        """Matches one separator."""
+        return re.compile(b"[" + re.escape(self._separators) + b"]")
+
+    @functools.cached_property
+    def _table(self) -> bytes:
+        table = bytes(ord(" ") if byte in self._separators else byte for byte in range(256))
+        return table.lower() if self.lowercase else table
+
+    def split(self, text: bytes) -> list[bytes]:
+        """Returns the words of a text."""
+        # Not .split(), which would also split at carriage returns, form feeds and vertical tabs.
+        return list(filter(None, text.translate(self._table).split(b" ")))
+
+
+KERAS = WordRules()
+
+
 def split(text: bytes) -> list[bytes]:
     """Returns the words of a text: in lower case (ASCII only), with separators replaced by spaces, split at the spaces."""
-    # Not .split(), which would also split at carriage returns, form feeds and vertical tabs.
-    return list(filter(None, text.translate(_TABLE).split(b" ")))
+    return KERAS.split(text)
 
 
-def count_words(texts: Iterable[bytes]) -> collections.Counter[bytes]:
+def count_words(texts: Iterable[bytes], rules: WordRules = KERAS) -> collections.Counter[bytes]:
     """Counts the words of the texts."""
     counts: collections.Counter[bytes] = collections.Counter()
     for text in texts:
-        counts.update(split(text))
+        counts.update(rules.split(text))
     return counts
 
 
@@ -69,14 +103,21 @@ class Tokenizer:
       words: The words by rank, the most frequent first.
       vocabulary_size: Ids from this number on become 2.
       max_length: The number of ids in a padded row.
+      rules: What a word is.
+      keep: Which ids are kept of a longer text: the "last", the "first", or at both "ends", of which the first half is the
+        longer one where max_length is odd.
     """
 
     words: tuple[bytes, ...] = dataclasses.field(repr=False)
     vocabulary_size: int
     max_length: int
+    rules: WordRules = KERAS
+    keep: str = "last"
 
     def __post_init__(self) -> None:
         check_settings(self.vocabulary_size, self.max_length)
+        if self.keep not in KEPT:
+            raise ValueError(f"keep={self.keep!r} must be one of {', '.join(KEPT)}")
 
     @functools.cached_property
     def _ids(self) -> dict[bytes, int]:
@@ -94,14 +135,21 @@ class Tokenizer:
 
     def encode(self, text: bytes) -> Encoded:
         """Returns the ids of a text, and how many of its words are out of the vocabulary."""
-        words, known = split(text), self._ids
+        words, known = self.rules.split(text), self._ids
         ids = [known[word] for word in words if word in known]
         return Encoded([START, *ids], len(words) - len(ids) + ids.count(OUT_OF_VOCABULARY))
 
-    def pad(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
-        """Returns uint16 `[E, T]` with T = max_length: the last T ids of each row, followed by zeros."""
+    def kept(self, ids: list[int]) -> list[int]:
+        """Returns the ids that are kept of a text, at most max_length. kept(kept(a) + b) is kept(a + b)."""
+        if len(ids) <= self.max_length:
+            return ids
+        last = {"last": self.max_length, "first": 0, "ends": self.max_length // 2}[self.keep]
+        return ids[: self.max_length - last] + ids[len(ids) - last :]
+
+    def pad(self, rows: Sequence[list[int]]) -> np.ndarray:
+        """Returns uint16 `[E, T]` with T = max_length: the ids that are kept of each row, followed by zeros."""
         tokens = np.full((len(rows), self.max_length), PAD, np.uint16)
         for padded, ids in zip(tokens, rows, strict=True):
-            kept = ids[-self.max_length :]
+            kept = self.kept(ids)
             padded[: len(kept)] = kept
         return tokens

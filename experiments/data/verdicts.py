@@ -9,7 +9,7 @@ order of the words is right about exactly one of them, so its accuracy is one ha
 import numpy as np
 
 from experiments.data.corpus import Corpus, Split
-from experiments.data.tokenizer import FIRST_RANK_OFFSET, Tokenizer, count_words, rank_words
+from experiments.data.tokenizer import FIRST_RANK_OFFSET, KERAS, Tokenizer, WordRules, count_words, rank_words
 
 SIZES = {"train": 8_000, "validation": 2_000, "test": 2_000}
 MAX_WORDS = 23
@@ -114,18 +114,22 @@ def _pair(rng: np.random.Generator) -> tuple[str, str]:
     return text(0), text(1)
 
 
-def load(vocabulary_size: int | None, max_length: int | None, seed: int = 0) -> Corpus:
+def load(
+    vocabulary_size: int | None, max_length: int | None, seed: int = 0, rules: WordRules = KERAS, keep: str = "last"
+) -> Corpus:
     """Loads the corpus.
 
     Args:
       vocabulary_size: Ids from this number on become 2. None gives every word of the training split an id.
-      max_length: The number of tokens of a review. The last ones are kept. None fits the longest review.
+      max_length: The number of tokens of a review. None fits the longest review.
       seed: The seed of the reviews.
+      rules: What a word is.
+      keep: Which tokens are kept of a longer review; see `Tokenizer`.
     """
     splits = reviews(seed)
-    words = rank_words(count_words(text.encode() for text, _ in splits["train"]))
+    words = rank_words(count_words((text.encode() for text, _ in splits["train"]), rules))
     vocabulary_size = FIRST_RANK_OFFSET + 1 + len(words) if vocabulary_size is None else vocabulary_size
-    tokenizer = Tokenizer(words, vocabulary_size, MAX_WORDS + 1 if max_length is None else max_length)
+    tokenizer = Tokenizer(words, vocabulary_size, MAX_WORDS + 1 if max_length is None else max_length, rules, keep)
 
     def split(name: str) -> Split:
         tokens = tokenizer.pad([tokenizer.encode(text.encode()).ids for text, _ in splits[name]])

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -113,6 +113,20 @@ def from_writer(value: Sequence[int]) -> list[int]:
 
     with _together():
         return np.asarray(multihost_utils.broadcast_one_to_all(np.array(value, np.int32))).tolist()
+
+
+def gathered(array: Any) -> np.ndarray:
+    """Returns an array of all devices as a NumPy array, in every process. Every process must call it.
+
+    Raises:
+      Lost: Another process has ended.
+    """
+    if count() == 1:
+        return np.asarray(array)
+    from jax.experimental import multihost_utils
+
+    with _together():
+        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def by_writer(function: Callable[[], Result]) -> Result | None:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from attn.models.classifier import Classifier
 from experiments import settings
-from experiments.data.corpus import Corpus
+from experiments.data.corpus import SENTIMENTS, Corpus
 from experiments.data.tokenizer import Tokenizer
 from experiments.errors import DataError, UsageError, first_line, warn
 from experiments.settings import Config
@@ -30,6 +30,7 @@ class Run(NamedTuple):
     model: Classifier
     params: Any
     tokenizer: Tokenizer
+    classes: tuple[str, ...]  # the names of the labels, by the index of their logit
     corpus_sha256: str  # of the corpus that it was trained on
 
 
@@ -119,16 +120,26 @@ def load(workdir: str | Path, checkpoint: str = "last") -> Run:
     _warn(workdir, checkpoint, step)
     try:
         words = tuple((workdir / WORDS).read_bytes().split(b"\n"))
-        tokenizer = Tokenizer(words, meta["vocabulary_size"], meta["max_length"])
+        data = config.data
+        tokenizer = Tokenizer(words, meta["vocabulary_size"], meta["max_length"], build.rules_of(data), data.keep)
         if tokenizer.sha256 != meta["words_sha256"]:
             raise ValueError(f"{WORDS} has changed since the run wrote it")
-        model = build.build_model(config, tokenizer)
+        classes = _classes(config, meta)
+        model = build.build_model(config, tokenizer, len(classes))
         with jax.enable_x64(False):  # Flax would ask for float64 parameters
             shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, tokenizer.max_length), jnp.int32))["params"]
         params = jax.tree.map(jnp.asarray, position.fitted(shapes, arrays["params"], "params"))
-        return Run(config, model, params, tokenizer, meta["corpus_sha256"])
+        return Run(config, model, params, tokenizer, classes, meta["corpus_sha256"])
     except _DAMAGE as error:
         raise _damaged(workdir, error) from None
+
+
+def _classes(config: Config, meta: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the names of the labels. The first runs did not keep them: theirs were always the same two."""
+    wanted = config.model.num_classes
+    if "classes" in meta or wanted in (None, len(SENTIMENTS)):
+        return tuple(map(str, meta.get("classes", SENTIMENTS)))
+    return tuple(map(str, range(wanted)))
 
 
 def _warn(workdir: Path, checkpoint: str, step: int) -> None:

@@ -43,7 +43,8 @@ def costs(planned: Sequence[Trial], read: Callable[[Config], Corpus]) -> dict[st
 def _cost(config: Config, read: Callable[[Config], Corpus]) -> Cost:
     corpus = read(config)
     config.devices = None  # those of the machine that plans may be fewer
-    plan = build.build_plan(config, build.build_model(config, corpus.tokenizer), len(corpus.train.labels))
+    model = build.build_model(config, corpus.tokenizer, len(corpus.classes))
+    plan = build.build_plan(config, model, len(corpus.train.labels))
     state = train_step.initial_state(plan, config)
     counted = train_step.of_plan(plan, state)
     return Cost(dry_run.size(state.params), -(-len(corpus.train.labels) // config.batch_size), counted.flops)

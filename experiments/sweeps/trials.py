@@ -14,7 +14,8 @@ from experiments.settings import Config
 from experiments.sweeps.points import Point
 
 MOST = 100_000  # points of a sweep
-_DATA = ("data.name", "data.dir", "data.vocabulary_size", "data.max_length")  # the fields that choose a corpus
+# The fields that choose a corpus.
+_DATA = (*(field for field in settings.RULES if field.startswith("data.")), "model.num_classes")
 
 
 class Trial(NamedTuple):

@@ -20,11 +20,11 @@ from experiments.training import result, steps
 from experiments.training.divergence import FILE, Diverged
 from experiments.training.fit import Fit
 from experiments.training.init_from import from_another_run
-from experiments.training.programs import Evaluate, Train
+from experiments.training.programs import Request
 from experiments.training.progress import Progress
 from experiments.training.start import start
 
-Attempt = Generator[Train | Evaluate, Any, dict[str, Any]]
+Attempt = Generator[Request, Any, dict[str, Any]]
 
 
 class Shared(NamedTuple):

@@ -12,7 +12,7 @@ from attn.kernels import selection
 from attn.models.classifier import Classifier
 from experiments import settings
 from experiments.data.corpus import Corpus
-from experiments.data.tokenizer import Tokenizer
+from experiments.data.tokenizer import Tokenizer, WordRules
 from experiments.errors import UsageError
 from experiments.machine import devices
 from experiments.settings import Config
@@ -20,20 +20,46 @@ from experiments.training import steps
 
 
 def build_corpus(config: Config) -> Corpus:
-    """Returns the corpus of `config.data`, and prepares it first if necessary."""
-    if config.data.name == "verdicts":
+    """Returns the corpus of `config.data`, and prepares it first if necessary.
+
+    Raises:
+      UsageError: A field of `config.data` does not fit the data, or `config.model.num_classes` is not that of its classes.
+      DataError: The data is missing, or breaks a rule.
+    """
+    corpus = _read_corpus(config.data)
+    wanted, found = config.model.num_classes, len(corpus.classes)
+    if wanted not in (None, found):
+        raise UsageError(f"config.model.num_classes={wanted} must be {found}, the classes of {config.data.name}, or None")
+    return corpus
+
+
+def _read_corpus(data: Config) -> Corpus:
+    rules = rules_of(data)
+    data_dir = None if data.dir is None else Path(data.dir)
+    if data.name == "verdicts":
         from experiments.data import verdicts
 
-        return verdicts.load(config.data.vocabulary_size, config.data.max_length)
-    from experiments.data import imdb_arrays
+        return verdicts.load(data.vocabulary_size, data.max_length, rules=rules, keep=data.keep)
+    if data.name == "imdb":
+        from experiments.data import imdb_arrays
 
-    data_dir = None if config.data.dir is None else Path(config.data.dir)
-    return imdb_arrays.load(config.data.vocabulary_size, config.data.max_length, data_dir)
+        return imdb_arrays.load(data.vocabulary_size, data.max_length, data_dir, rules=rules, keep=data.keep)
+    from experiments.data import text_arrays
+
+    return text_arrays.load(data, rules, data_dir)
 
 
-def build_model(config: Config, tokenizer: Tokenizer) -> Classifier:
-    """Returns the model of `config.model`, with the vocabulary size and the length of the tokenizer."""
-    return Classifier(settings.model_config(config, tokenizer.vocabulary_size, tokenizer.max_length))
+def rules_of(data: Config) -> WordRules:
+    """Returns what a word is, by the fields of `config.data`."""
+    return WordRules(data.lowercase, data.filters)
+
+
+def build_model(config: Config, tokenizer: Tokenizer, num_classes: int | None = None) -> Classifier:
+    """Returns the model of `config.model`, with the vocabulary size and the length of the tokenizer.
+
+    `num_classes` is the number of classes of the corpus; None: its name tells them.
+    """
+    return Classifier(settings.model_config(config, tokenizer.vocabulary_size, tokenizer.max_length, num_classes))
 
 
 def attention_of(model: Classifier) -> list[str]:

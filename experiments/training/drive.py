@@ -9,9 +9,9 @@ import jax
 from experiments.errors import Refusal
 from experiments.machine import processes
 from experiments.machine.stopping import Signals, Stopped
-from experiments.training.programs import Evaluate, Programs, Train
+from experiments.training.programs import Programs, Request, Train
 
-Attempt = Generator[Train | Evaluate, Any, Any]
+Attempt = Generator[Request, Any, Any]
 
 
 def drive(attempts: Mapping[int, Attempt], programs: Programs, signals: Signals) -> dict[int, Any]:
@@ -48,10 +48,10 @@ class _Runs:
     """The requests of attempts that wait for an answer, and the outcomes of those that have ended."""
 
     def __init__(self) -> None:
-        self.waiting: dict[int, Train | Evaluate] = {}
+        self.waiting: dict[int, Request] = {}
         self.outcomes: dict[int, Any] = {}
 
-    def resume(self, index: int, act: Callable[[Any], Train | Evaluate], argument: Any) -> None:
+    def resume(self, index: int, act: Callable[[Any], Request], argument: Any) -> None:
         """Lets an attempt go on to its next request, or to its end."""
         self.waiting.pop(index, None)
         try:
@@ -69,7 +69,7 @@ class _Runs:
 
     def _kind(self, index: int) -> str:
         request = self.waiting[index]
-        return request.split if isinstance(request, Evaluate) else "train"
+        return "train" if isinstance(request, Train) else f"{type(request).__name__} {request.split}"
 
     def stopped(self) -> Stopped | None:
         """Returns the Stopped that has ended an attempt, if there is one."""

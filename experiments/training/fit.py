@@ -19,11 +19,11 @@ from experiments.storage.record import Record
 from experiments.training import steps
 from experiments.training.divergence import Diverged
 from experiments.training.position import Position, best_row
-from experiments.training.programs import Evaluate, Evaluated, Train, Trained
+from experiments.training.programs import Evaluate, Evaluated, Request, Train, Trained
 from experiments.training.progress import Progress
 
 _CALL_SECONDS = 1.0  # duration of a compiled call: long against the cost of a call, short enough for a progress line
-Calls = Generator[Train | Evaluate, Any, None]
+Calls = Generator[Request, Any, None]
 
 
 class Fit:

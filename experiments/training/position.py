@@ -93,6 +93,7 @@ def meta_of(position: Position, config: Config, corpus: Corpus) -> dict[str, Any
         "words_sha256": corpus.tokenizer.sha256,
         "vocabulary_size": corpus.tokenizer.vocabulary_size,
         "max_length": corpus.tokenizer.max_length,
+        "classes": corpus.classes,
         "done": position.done,
         "rows": position.rows,
         "times": position.times,

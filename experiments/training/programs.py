@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from experiments.data.corpus import Corpus
+from experiments.machine import processes
 from experiments.machine.stopping import Signals
 from experiments.training import steps
+from experiments.training.judgement import Judged
 
 _FULL = 0.9  # of the memory of a device
 
@@ -69,6 +71,17 @@ class Evaluated(NamedTuple):
     compile_seconds: float
 
 
+class Judge(NamedTuple):
+    """Asks for what parameters say of each example of a split; the answer is a `Judged`."""
+
+    place: tuple[int, int]
+    split: str
+    params: Any
+
+
+Request = Train | Evaluate | Judge
+
+
 class Programs:
     """Compiles each program when it is first asked for, so that training starts earlier.
 
@@ -86,16 +99,19 @@ class Programs:
         self.parallel = parallel
         self._plan, self._corpus, self._signals = plan, corpus, signals
         self._train: Callable | None = None
-        self._evaluate: dict[tuple[str, int], tuple[Callable, steps.Batches]] = {}
+        self._evaluate: dict[tuple[str, int], Callable] = {}
+        self._splits: dict[str, steps.Batches] = {}
 
-    def answer(self, requests: Sequence[Any]) -> Sequence[Trained | Evaluated]:
-        """Returns the answers to several requests `Train`, or to several `Evaluate` of one split: at most `parallel`.
+    def answer(self, requests: Sequence[Any]) -> Sequence[Trained | Evaluated | Judged]:
+        """Returns the answers to several requests `Train`, or to several `Evaluate` or `Judge` of a split: at most `parallel`.
 
         Raises:
           Stopped: There was a signal while a program was compiled or an evaluation ran.
         """
         if isinstance(requests[0], Evaluate):
             return self._signals.abandonable(self._evaluated, requests)
+        if isinstance(requests[0], Judge):
+            return self._signals.abandonable(self._judged, requests)
         compile_seconds = 0.0
         if self._train is None:
             self._train, compile_seconds = self._signals.abandonable(self._compiled_train, requests)
@@ -147,16 +163,27 @@ class Programs:
         params = tuple(request.params for request in requests)
         params += (params[0],) * (self.parallel - len(params))
         compile_seconds = 0.0
+        batches = self._batches(key[0])
         if key not in self._evaluate:
-            examples = self._corpus.test() if key[0] == "test" else self._corpus.validation
-            batches = self._plan.split(examples.tokens, examples.labels)
             program, argument = (steps.evaluate, params[0]) if self.parallel == 1 else (steps.evaluate_in_parallel, params)
-            run, compile_seconds = compiled(program, self._plan, argument, batches)
-            self._evaluate[key] = run, batches
-        run, batches = self._evaluate[key]
+            self._evaluate[key], compile_seconds = compiled(program, self._plan, argument, batches)
+        run = self._evaluate[key]
         found = [run(params[0], batches)] if self.parallel == 1 else run(params, batches)
         means = [sums.means() for sums in found[: len(requests)]]
         return [Evaluated(loss, accuracy, compile_seconds / len(requests)) for loss, accuracy in means]
+
+    def _judged(self, requests: Sequence[Judge]) -> list[Judged]:
+        batches = self._batches(requests[0].split)
+        run, _ = compiled(steps.judge, self._plan, requests[0].params, batches)
+        labels, slots = processes.gathered(batches.labels), processes.gathered(batches.slots)
+        answers = [map(processes.gathered, run(request.params, batches)) for request in requests]
+        return [Judged(*(array[slots >= 0] for array in (labels, *answer))) for answer in answers]
+
+    def _batches(self, split: str) -> steps.Batches:
+        if split not in self._splits:
+            examples = self._corpus.test() if split == "test" else self._corpus.validation
+            self._splits[split] = self._plan.split(examples.tokens, examples.labels)
+        return self._splits[split]
 
 
 def compiled(program: Any, *arguments: Any) -> tuple[Callable, float]:

@@ -7,16 +7,16 @@ from typing import Any, TypeVar
 import jax
 
 from experiments.data.corpus import Corpus
-from experiments.report import curves
+from experiments.report import confusion_figure, curves
 from experiments.storage import files, provenance, run_folder
-from experiments.training import build, steps
+from experiments.training import build, judgement, steps
 from experiments.training.position import Position, best_row
-from experiments.training.programs import Evaluate, Evaluated
+from experiments.training.programs import Evaluate, Evaluated, Judge
 
 Result = TypeVar("Result")
 
 
-Evaluation = Generator[Evaluate, Evaluated, Result]
+Evaluation = Generator[Evaluate | Judge, Any, Result]
 
 
 def result_of(plan: steps.Plan, corpus: Corpus, at: Position, label: str) -> Evaluation[dict[str, Any]]:
@@ -34,6 +34,7 @@ def result_of(plan: steps.Plan, corpus: Corpus, at: Position, label: str) -> Eva
     rows, best = at.rows, best_row(at.rows)
     last = yield _test(at, at.state.params)
     best_loss, best_accuracy = yield from _best_test(plan, at, last)
+    judged = yield Judge((len(at.rows), 0), "test", at.state.params)
     return {
         "label": label,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(at.state.params)),
@@ -47,6 +48,7 @@ def result_of(plan: steps.Plan, corpus: Corpus, at: Position, label: str) -> Eva
         "test_accuracy": last.accuracy,
         "best_test_loss": best_loss,
         "best_test_accuracy": best_accuracy,
+        "test": judgement.measures(judged, corpus.classes),  # of the last parameters
         "train_seconds": 1e-3 * sum(row["step_milliseconds"] for row in rows) * rows[0]["step"],
         "compile_seconds": last.compile_seconds + sum(row["compile_seconds"] for row in rows),
         "corpus_sha256": corpus.sha256,
@@ -72,4 +74,7 @@ def _best_test(plan: steps.Plan, at: Position, last: Evaluated) -> Evaluation[tu
 def write(workdir: Path, at: Position, result: dict[str, Any]) -> None:
     """Draws the curves and writes result.json, which is the last file of a run."""
     curves.draw_curves(workdir, {result["label"]: [at.rows]})
+    of_classes = result["test"]
+    if of_classes["confusion"] and len(of_classes["recall"]) > 2:  # four numbers need no picture
+        confusion_figure.draw(workdir, list(of_classes["recall"]), of_classes["confusion"])
     files.write_json(workdir / run_folder.RESULT, result)

@@ -335,6 +335,16 @@ def evaluate_in_parallel(plan: Plan, params: tuple[Any, ...], batches: Batches) 
     return _unstacked(plan, sums, len(params))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def judge(plan: Plan, params: Any, batches: Batches) -> tuple[Array, Array]:
+    """Returns the most probable class of each example of a split, int32 `[steps, rows]`, and its probability, float32."""
+    sharded = PartitionSpec(AXIS)
+    on_devices = jax.shard_map(
+        functools.partial(_judge, plan), mesh=plan.mesh, in_specs=(PartitionSpec(), sharded), out_specs=sharded
+    )
+    return lax.map(lambda index: on_devices(params, at(batches, index)), jnp.arange(batches.labels.shape[0]))
+
+
 def _on_devices(plan: Plan, function: Callable, *replicated: Any, sharded: Batches) -> Any:
     """Runs `function` on every device, with all of `replicated` and its part of a batch. It sums over the devices itself."""
     specs = (*(PartitionSpec() for _ in replicated), PartitionSpec(AXIS))
@@ -367,6 +377,18 @@ def _evaluate(plan: Plan, params: Any, batch: Batches) -> Sums:
 
     zero = lax.pcast(Sums.zero(), AXIS, to="varying")
     return lax.psum(lax.scan(microbatch, zero, _microbatches(plan, batch))[0], AXIS)
+
+
+def _judge(plan: Plan, params: Any, batch: Batches) -> tuple[Array, Array]:
+    def review(tokens: Array) -> tuple[Array, Array]:
+        logits = cast(Array, plan.model.apply({"params": params}, tokens.astype(jnp.int32))).astype(jnp.float32)
+        return jnp.argmax(logits).astype(jnp.int32), jnp.max(jax.nn.softmax(logits))
+
+    def microbatch(_: None, part: Batches):
+        return None, _trimmed(plan, part, lambda part: jax.vmap(review)(part.tokens))
+
+    _, found = lax.scan(microbatch, None, _microbatches(plan, batch))
+    return jax.tree.map(jnp.ravel, found)
 
 
 def _trimmed(plan: Plan, part: Batches, function: Callable[[Batches], Any]) -> Any:

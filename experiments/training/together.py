@@ -11,7 +11,7 @@ from experiments.errors import DataError, UsageError, warn
 from experiments.machine import devices, processes
 from experiments.machine.stopping import Signals
 from experiments.settings import Config
-from experiments.storage import run_folder
+from experiments.storage import checkpoints, run_folder
 from experiments.storage.lock import Held
 from experiments.training import build, steps
 from experiments.training.attempt import Shared, attempt
@@ -68,7 +68,8 @@ def train(members: Sequence[Member], label: str, progress: Progress) -> list[Out
             return outcomes
         first = members[next(iter(locks))].config
         corpus = build.build_corpus(first)
-        plan = build.build_plan(first, build.build_model(first, corpus.tokenizer), len(corpus.train.labels))
+        model = build.build_model(first, corpus.tokenizer, len(corpus.classes))
+        plan = build.build_plan(first, model, len(corpus.train.labels))
         progress.say(f"Trains on {devices.described(plan.devices)}.")
         shared = Shared(plan, corpus, signals, label, len(locks))
         attempts = {i: attempt(*members[i], locks[i], shared, progress.of(i)) for i in locks}
@@ -101,7 +102,11 @@ def _claim(claims: contextlib.ExitStack, workdir: Path, config: Config) -> tuple
     held = claims.enter_context(run_folder.claim(workdir))
     run_folder.refuse_other(workdir, config)
     try:
-        return held, run_folder.read_result(workdir) if run_folder.is_finished(workdir, config) else None
+        result = run_folder.read_result(workdir) if run_folder.is_finished(workdir, config) else None
     except DataError as error:
         warn(f"{error}; it is made again")
         return held, None
+    if result is not None and config.data.name not in settings.CORPORA:  # a file may have changed under the same name
+        meta = checkpoints.read_newest(workdir, "last").meta
+        run_folder.refuse_other_corpus(workdir, config, meta["corpus_sha256"], build.build_corpus(config))
+    return held, result

@@ -45,8 +45,9 @@ def make_workload(name: str, sizes: Sizes) -> Workload:
     rng = np.random.default_rng(0)
     examples = sizes.batches * sizes.batch_size
     tokens = rng.integers(1, VOCABULARY, (examples, sizes.length), np.uint16)
-    labels = rng.integers(0, config.model.num_classes, examples, np.int8)
-    return Workload(config, settings.model_config(config, VOCABULARY, sizes.length), tokens, labels)
+    model = settings.model_config(config, VOCABULARY, sizes.length)
+    labels = rng.integers(0, model.num_classes, examples, np.int8)
+    return Workload(config, model, tokens, labels)
 
 
 def output_dim(config: ClassifierConfig, layer: int) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from attn import parity
-from experiments.data import imdb_arrays
+from experiments.data import array_folder, checksum
 from experiments.errors import DataError
 from experiments.storage import checkpoints
 from scripts.injections import short_runs
@@ -81,9 +81,9 @@ def crafted_arrays(folder: Path) -> Row:
         with contextlib.suppress(ValueError):
             np.lib.format.write_array(crafted, array, version=version, allow_pickle=True)
         (folder / "train_tokens.npy").write_bytes(crafted.getvalue())
-        digest = imdb_arrays.file_sha256(folder / "train_tokens.npy")
+        digest = checksum.file_sha256(folder / "train_tokens.npy")
         (folder / "manifest.json").write_text(f'{{"sha256": {{"train_tokens.npy": "{digest}"}}}}')
-        refused.append(_refuses(DataError, lambda: imdb_arrays._open_split(folder, "train")))
+        refused.append(_refuses(DataError, lambda: array_folder.open_split(folder, "train")))
         with zipfile.ZipFile(folder / "weights.npz", "w") as archive:
             archive.writestr("kernel.npy", crafted.getvalue())
         refused.append(_refuses(ValueError, lambda: parity.load_weights(folder / "weights.npz")))

@@ -16,6 +16,7 @@ from test_settings import TYPED
 from experiments import predict
 from experiments.command_line import commands
 from experiments.data import imdb
+from experiments.data.corpus import SENTIMENTS
 from experiments.errors import DataError
 from experiments.storage import run_folder
 from experiments.training import build
@@ -55,7 +56,7 @@ def hostile_texts(count: int, seed: int, folder: Path) -> Row:
     held = 0
     for line in predict.predict(run_folder.load(folder / "run"), texts, show_text=True):
         answer = json.loads(line)
-        held += line.isascii() and line.isprintable() and answer["label"] in predict.LABELS and answer["text"].isprintable()
+        held += line.isascii() and line.isprintable() and answer["label"] in SENTIMENTS and answer["text"].isprintable()
     return Row("a hostile text to predict", "a line of JSON, no control characters", count, held)
 
 

@@ -1,0 +1,55 @@
+"""The source of `config.data.path`: a file of texts and labels, or one for each split."""
+
+import functools
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from experiments.data import text_files
+from experiments.data.checksum import file_sha256
+from experiments.data.columns import Wanted
+from experiments.data.sources import SPLITS, Source
+from experiments.errors import DataError, UsageError
+
+_NAMED = f"(?:{'|'.join(SPLITS)})="
+
+
+def source(data: Any) -> Source:
+    """Returns the source of `config.data`.
+
+    Raises:
+      UsageError: `config.data.path` names no file of a format that is read.
+    """
+    paths = _paths(data.path)
+    for split, path in paths.items():
+        if not path.is_file():
+            raise UsageError(f"config.data.path={data.path}: {path}, the file of {split}, is not there or not a file")
+    wanted = Wanted(data.text, data.label)
+    readers = {
+        split: functools.partial(text_files.reader_of(path), path, wanted, data.encoding) for split, path in paths.items()
+    }
+    return Source(data.path, readers, functools.partial(_content, paths))
+
+
+def _paths(text: str) -> dict[str, Path]:
+    """Returns the files of train=FILE,test=FILE, or of a single name, which is that of train."""
+    if not re.match(_NAMED, text):
+        return {"train": Path(text)}
+    found: dict[str, Path] = {}
+    for part in re.split(f",(?={_NAMED})", text):  # a comma may be part of a name
+        split, _, name = part.partition("=")
+        if split in found:
+            raise UsageError(f"config.data.path={text} names two files of {split}")
+        found[split] = Path(name)
+    if "train" not in found:
+        raise UsageError(f"config.data.path={text} must name a file of train")
+    return found
+
+
+def _content(paths: dict[str, Path]) -> str:
+    try:
+        sums = [f"{split}={file_sha256(path)}" for split, path in paths.items()]
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from None
+    return hashlib.sha256(",".join(sums).encode()).hexdigest()
