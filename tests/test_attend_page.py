@@ -21,7 +21,7 @@ from attn.models.classifier import Classifier, ClassifierConfig
 from attn.positions import KINDS, RELATIVE
 from experiments.attend import live, weights, words
 from experiments.command_line import commands
-from experiments.data.tokenizer import Tokenizer
+from experiments.data.tokenizer import Tokenizer, WordRules
 from experiments.errors import UsageError
 from experiments.storage.run_folder import Run
 
@@ -45,7 +45,7 @@ def model(body: Any, positions: str, **fields: Any) -> Run:
     classifier, rng = Classifier(config), np.random.default_rng(7)
     shapes = jax.eval_shape(classifier.init, jax.random.key(0), jnp.zeros((1, 9), jnp.int32))["params"]
     params = jax.tree.map(lambda leaf: jnp.asarray(0.4 * rng.normal(size=leaf.shape), jnp.float32), shapes)
-    return Run(None, classifier, params, TOKENIZER, "")
+    return Run(None, classifier, params, TOKENIZER, ("neg", "pos"), "")
 
 
 def ids_of(run: Run, text: str) -> np.ndarray:
@@ -174,9 +174,28 @@ def test_what_cannot_be_live(fields: dict[str, Any], message: str):
     other = Classifier(dataclasses.replace(run.model.config, **fields))
     with pytest.raises(UsageError, match=message):
         live.export(run._replace(model=other), False)
+    for changed, said in (
+        ({"keep": "first"}, "data.keep=first"),
+        ({"rules": WordRules(lowercase=False)}, "data.lowercase and"),
+    ):
+        with pytest.raises(UsageError, match=f"--live: {said} .*must be"):
+            live.export(run._replace(tokenizer=dataclasses.replace(TOKENIZER, **changed)), False)
     nothing = jax.tree.map(lambda leaf: leaf * jnp.nan, run.params)
     with pytest.raises(UsageError, match="--live: a parameter of the model is not finite"):
         live.export(run._replace(params=nothing), False)
+
+
+@pytest.mark.parametrize("keep", ["last", "first", "ends"])
+def test_the_words_are_those_that_the_model_reads(keep: str):
+    """Whatever is kept of a long text, and whatever a word is."""
+    by = dataclasses.replace(TOKENIZER, keep=keep, rules=WordRules(lowercase=False, filters="!"))
+    text = b"The the film, was!dull the lovely film was dull the rare film"
+    found = words.read(text, by)
+    assert found.ids == by.pad([by.encode(text).ids])[0].tolist()
+    assert len(found.shown) == 9
+    assert (found.left_out, found.unknown) == (3, 2), "The, and film with its comma, are unknown"
+    named = {"[start]": 1, "rare [rare]": 2} | {word.decode(): 4 + rank for rank, word in enumerate(WORDS)}
+    assert [named[word] for word in found.shown] == found.ids
 
 
 def test_parameters_in_sixteen_bits():
@@ -200,8 +219,8 @@ def test_a_long_text_keeps_its_last_tokens(finished_run: Path, tmp_path: Path, c
     file.write_bytes(b"dull dull\n" + b"the \xff nonesuch film was lovely " * 7)
     assert commands.main(["attend", f"--workdir={finished_run}", str(file), f"--out={out}", "--head=1", "--queries=0..2"]) == 0
     text = out.read_text()
-    assert "its last 24 tokens are kept, as in training, and 7 before them are left out" in text
-    assert "no training review has them: 14." in text
+    assert "the last 24 tokens are kept, as in training, and 7 others are left out" in text
+    assert "no training text has them: 14." in text
     assert re.findall(r'tabindex="-1">(\w+)</button>', text)[:5] == ["the", "film", "was", "lovely", "the"]
     assert str(out) in capsys.readouterr().out
 

@@ -9,8 +9,9 @@ from attn import viewer
 from experiments.attend import live as live_model
 from experiments.attend import weights, words
 from experiments.errors import UsageError, printable
-from experiments.predict import LABELS
 from experiments.storage.run_folder import Run
+
+_KEPT = {"last": "the last", "first": "the first", "ends": "from both ends"}
 
 
 def page(
@@ -48,7 +49,7 @@ def page(
         _check(query, len(told.ids) + (padding > 0), "--queries", "the tokens of the page")
     model = live_model.export(run, float32) if live else None
     found = weights.read(run.model, run.params, ids)
-    labels = LABELS if config.num_classes == len(LABELS) else tuple(map(str, range(config.num_classes)))
+    labels = run.classes
     probabilities = np.asarray(jax.nn.softmax(found.logits))
     return viewer.show(
         [*told.shown, *["padding"] * padding],
@@ -85,7 +86,9 @@ def _model_note(run: Run) -> str:
 
 def _live_notes(run: Run) -> list[str]:
     """What holds for any text that is typed."""
-    kept = f"Of a text the last {run.tokenizer.max_length} tokens are read, as in training, and unknown words are dropped."
+    kept = (
+        f"Of a text {_KEPT['last']} {run.tokenizer.max_length} tokens are read, as in training, and unknown words are dropped."
+    )
     return [_model_note(run), kept]
 
 
@@ -93,11 +96,11 @@ def _notes(run: Run, told: words.Words, padding: int) -> list[str]:
     notes = [_model_note(run)]
     if told.left_out:
         notes.append(
-            f"The text is longer than the model reads: its last {len(told.ids)} tokens are kept, as in training, "
-            f"and {told.left_out} before them are left out."
+            f"The text is longer than the model reads: {_KEPT[run.tokenizer.keep]} {len(told.ids)} tokens are kept, as in "
+            f"training, and {told.left_out} others are left out."
         )
     if told.unknown:
-        notes.append(f"Words that are dropped, because no training review has them: {told.unknown}.")
+        notes.append(f"Words that are dropped, because no training text has them: {told.unknown}.")
     if told.rare:
         notes.append(f"Words that are too rare for the vocabulary, and have one id together: {told.rare}.")
     if padding:

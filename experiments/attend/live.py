@@ -9,6 +9,7 @@ import numpy as np
 from attn.positions import rotary, sinusoidal
 from attn.score_mods import alibi_slopes, t5_bucket
 from attn.viewer import encoding
+from experiments.data.tokenizer import KERAS, Tokenizer
 from experiments.errors import UsageError
 from experiments.storage.run_folder import Run
 
@@ -31,6 +32,7 @@ def export(run: Run, float32: bool) -> dict[str, Any]:
     config = run.model.config
     arrays = {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(run.params)}
     _check(config, arrays)
+    _check_words(run.tokenizer)
     table = arrays.pop("relative_bias", None)
     params = [_param(name, array, float32) for name, array in arrays.items()]
     tables = _tables(config, table)
@@ -44,6 +46,13 @@ def export(run: Run, float32: bool) -> dict[str, Any]:
         "words": words,
         "params": [*params, *([f"={name}", array.shape, encoding.floats(array)] for name, array in tables.items())],
     }
+
+
+def _check_words(tokenizer: Tokenizer) -> None:
+    if tokenizer.rules != KERAS:
+        raise UsageError("--live: data.lowercase and data.filters must be their defaults: the page splits words as Keras does")
+    if tokenizer.keep != "last":
+        raise UsageError(f"--live: data.keep={tokenizer.keep} must be last: the page reads the last tokens of a text")
 
 
 def _check(config: Any, arrays: dict[str, np.ndarray]) -> None:

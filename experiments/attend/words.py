@@ -7,24 +7,24 @@ from experiments.data.tokenizer import Tokenizer
 
 
 class Words(NamedTuple):
-    """A text as the model reads it: the last `max_length` tokens, as in training."""
+    """A text as the model reads it: `max_length` tokens of it, as in training."""
 
     ids: list[int]
     shown: list[str]
-    left_out: int  # tokens before the first one that is read
-    unknown: int  # words that no training review has, which are dropped
+    left_out: int  # tokens that are not read
+    unknown: int  # words that no training text has, which are dropped
     rare: int  # words that are read as the id of rare words
 
 
 def read(text: bytes, by: Tokenizer) -> Words:
     """Returns the words of a text."""
-    ids, shown, unknown = [tokenizer.START], ["[start]"], 0
-    for word in tokenizer.split(text):
+    read, unknown = [(tokenizer.START, "[start]")], 0
+    for word in by.rules.split(text):
         found = by.lookup(word)
         if found is None:
             unknown += 1
             continue
-        ids.append(found)
-        shown.append(word.decode(errors="backslashreplace") + (" [rare]" if found == tokenizer.OUT_OF_VOCABULARY else ""))
-    kept = ids[-by.max_length :]
-    return Words(kept, shown[-len(kept) :], len(ids) - len(kept), unknown, kept.count(tokenizer.OUT_OF_VOCABULARY))
+        rare = " [rare]" if found == tokenizer.OUT_OF_VOCABULARY else ""
+        read.append((found, word.decode(errors="backslashreplace") + rare))
+    ids, shown = map(list, zip(*by.kept(read), strict=True))
+    return Words(ids, shown, len(read) - len(ids), unknown, ids.count(tokenizer.OUT_OF_VOCABULARY))

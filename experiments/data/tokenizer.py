@@ -6,13 +6,14 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 PAD, START, OUT_OF_VOCABULARY = 0, 1, 2
 FIRST_RANK_OFFSET = 3  # the word of rank r, counted from 1, has id r + 3: Keras leaves id 3 unused
 LARGEST_VOCABULARY = 2**16  # ids are stored as uint16
+Token = TypeVar("Token")
 KEPT = ("last", "first", "ends")  # which tokens are kept of a text that is too long
 
 # The filter of Keras with tab and newline. The apostrophe is not a separator. Other control bytes, NUL and non-ASCII bytes are
@@ -139,7 +140,7 @@ class Tokenizer:
         ids = [known[word] for word in words if word in known]
         return Encoded([START, *ids], len(words) - len(ids) + ids.count(OUT_OF_VOCABULARY))
 
-    def kept(self, ids: list[int]) -> list[int]:
+    def kept(self, ids: list[Token]) -> list[Token]:
         """Returns the ids that are kept of a text, at most max_length. kept(kept(a) + b) is kept(a + b)."""
         if len(ids) <= self.max_length:
             return ids

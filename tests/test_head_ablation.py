@@ -1,0 +1,40 @@
+"""The pages of the head ablation, `docs/head-ablation`: they are what the committed runs give."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.report import heads, report
+from experiments.reproduction import blog
+from scripts import head_split
+
+FOLDER = blog.FOLDER.parent / "head-ablation"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report, without the operations of a step: to count those of 14 models takes longer than the rest of these tests."""
+    out = tmp_path_factory.mktemp("report")
+    shared = [entry for page in ("multi_head", "transformer") for entry in (blog.FOLDER / "runs").glob(f"{page}-seed_[0-4]-*")]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(FOLDER.parent.parent)  # its tables have the paths of the runs
+        monkeypatch.setattr(heads, "_flops", lambda *_: None)
+        arguments = ["docs/head-ablation/runs", *(str(entry.relative_to(Path.cwd())) for entry in sorted(shared))]
+        report.report(arguments, out, None, None)
+    return out
+
+
+def test_the_report_is_that_of_the_committed_runs(made: Path):
+    for name in ("runs.csv", "curves.csv"):
+        assert (made / name).read_bytes() == (FOLDER / name).read_bytes(), name
+    sections = [(folder / "report.md").read_text().partition("\n## Heads\n") for folder in (made, FOLDER)]
+    assert sections[0][0] == sections[1][0]
+    title = "\n## Throughput\n"
+    assert sections[0][2].partition(title)[2] == sections[1][2].partition(title)[2] != ""
+    shown = (FOLDER / "report.html").read_text()
+    for row in (FOLDER / "runs.csv").read_text().splitlines()[1:]:
+        assert row.partition(",")[0] in shown
+
+
+def test_the_split_is_that_of_the_committed_runs():
+    assert f"\n{head_split.report()}\n" in (FOLDER / "README.md").read_text()
