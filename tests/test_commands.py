@@ -376,7 +376,7 @@ def test_reproduce_is_given_its_flags(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(reproduce, "reproduce", lambda *arguments: calls.append(arguments))
     assert commands.main(["reproduce", f"--workdir={tmp_path}", "--seeds=3"]) == 0
     assert commands.main(["reproduce", f"--workdir={tmp_path}", "--data_dir=/data", "--update_docs"]) == 0
-    assert calls == [(tmp_path, 3, None, False), (tmp_path, 10, "/data", True)]
+    assert calls == [(tmp_path, 3, None, False), (tmp_path, 20, "/data", True)]
 
 
 def test_outside_of_a_checkout(tmp_path: Path):

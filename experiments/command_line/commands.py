@@ -48,7 +48,7 @@ USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …], in a checkou
               kept as small files, and what is there counts as done. docs/launch.md says more.
   prepare     [--archive=PATH] [--data_dir=DIR]
               Prepares the IMDB reviews, from a local archive or from a download of 84 MB. Half a minute and the download.
-  reproduce   --workdir=DIR [--seeds=10] [--data_dir=DIR] [--update_docs]
+  reproduce   --workdir=DIR [--seeds=20] [--data_dir=DIR] [--update_docs]
               Trains four models on IMDB and compares them with the curves of the blog post. Four runs a seed, of three
               and a half minutes each, except those that are in docs/reproduction/runs: with all of them, seconds.
   report      RUNS… --out=DIR [--baseline=GROUP] [--published=CSV]
@@ -208,7 +208,7 @@ def _texts(file: str, words: str | None) -> AbstractContextManager[Iterable[byte
 
 
 def _reproduce(arguments: list[str]) -> None:
-    values, _ = command_flags.parse(arguments, {"workdir": None, "data_dir": None, "seeds": 10, "update_docs": False})
+    values, _ = command_flags.parse(arguments, {"workdir": None, "data_dir": None, "seeds": 20, "update_docs": False})
     if not 2 <= values.seeds <= 1000:
         raise UsageError(f"--seeds={values.seeds} must be an integer from 2 to 1000")
     workdir = command_flags.workdir(values)
