@@ -20,7 +20,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         monkeypatch.chdir(FOLDER.parent.parent)  # its tables have the paths of the runs
         monkeypatch.setattr(heads, "_flops", lambda *_: None)
         arguments = ["docs/head-ablation/runs", *(str(entry.relative_to(Path.cwd())) for entry in sorted(shared))]
-        report.report(arguments, out, None, None)
+        report.report(arguments, out, "multi_head key_dim=2 num_heads=2", None)
     return out
 
 
