@@ -1,5 +1,6 @@
 """The benchmark of the operator: every contender steps, at tiny sizes, and the table names each."""
 
+import importlib
 import sys
 
 import pytest
@@ -11,6 +12,13 @@ from scripts.attention_contenders import Sizes
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
+@pytest.fixture(scope="module")
+def torch():
+    """The contender whose import takes as long as the rest."""
+    return importlib.import_module("torch")
+
+
+@pytest.mark.usefixtures("torch")
 def test_the_table_has_a_row_for_every_contender(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", "--workloads", "2,2,16,8", "--rounds", "1"])
     monkeypatch.setattr(bench_attention.devices, "start", lambda: None)

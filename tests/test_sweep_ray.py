@@ -15,10 +15,16 @@ from test_resume import outcome
 
 from experiments.command_line import commands
 from experiments.storage import lock
+from experiments.sweeps import ray_cluster
 
 ray = pytest.importorskip("ray", reason=sweeping.NEEDS_RAY)
 # The workers are new interpreters, on the whole embedded corpus: two steps an epoch.
-FEW = ("--config.batch_size=4000", "--config.checkpoint_every=1", "--config.steps_per_call=1")
+FEW = (
+    "--config.batch_size=4000",
+    "--config.checkpoint_every=1",
+    "--config.steps_per_call=1",
+    "--config.model.implementation=dense",
+)
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of Ray's own files
     # Ray forks to start its servers, which are executed at once. JAX warns of that if an earlier test has used it.
@@ -40,6 +46,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     found.shutdown()
 
 
+@pytest.fixture
+def answered(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A cluster that has answered at its address, which takes a process of its own: it is not asked again."""
+    ray_cluster._check(cluster.address)
+    monkeypatch.setattr(ray_cluster, "_check", lambda _: None)
+    return cluster
+
+
 def later(condition: Any, act: Any) -> threading.Thread:
     """Does something in a thread as soon as a condition holds."""
 
@@ -59,9 +73,9 @@ def running(sweepdir: Path) -> list[str]:
     return [path.parent.name for path in rows if path.stat().st_size and lock.is_held(path.parent)]
 
 
-def test_a_sweep_on_ray(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_sweep_on_ray(answered: Any, tmp_path: Path, capsys: pytest.CaptureFixture):
     """The quick one: a trial in a task, on the cluster at an address."""
-    flags = (*FEW, "--config.epochs=1", "--engine=ray", f"--ray_address={cluster.address}")
+    flags = (*FEW, "--config.epochs=1", "--engine=ray", f"--ray_address={answered.address}")
     sweep("run", tmp_path / "sweep", "--grid=seed=0", *flags)
     out = capsys.readouterr().out
     assert out.startswith("1 trial to train, on 1 Ray node, 1 at a time with CPU=1 each.\n")
