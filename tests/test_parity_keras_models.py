@@ -81,15 +81,19 @@ def centred(x):
     return x - x.mean(axis=-1, keepdims=True)
 
 
+@pytest.fixture(scope="module")
+def reviews(imdb_data_dir):
+    return imdb_arrays.load(data_dir=imdb_data_dir).test().tokens[:512].astype(np.int32)
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_a_blog_models_logits_on_real_reviews(keras, page, imdb_data_dir):
-    tokens = imdb_arrays.load(data_dir=imdb_data_dir).test().tokens[:512].astype(np.int32)
+def test_a_blog_models_logits_on_real_reviews(keras, page, reviews):
     model, config = build(keras, page)
     model.set_weights([w / 3 for w in model.get_weights()])  # probabilities of 1 have no logits
     classifier, params = parity.from_keras(model)
     assert (classifier.config.body, classifier.config.positions) == (config.body, config.positions)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == model.count_params()
-    parts, apply = np.split(tokens, 8), jax.jit(classifier.apply)
+    parts, apply = np.split(reviews, 8), jax.jit(classifier.apply)
     ours = np.concatenate([np.asarray(apply(params, part)) for part in parts])
     theirs = logits(model, parts)
     assert np.abs(theirs).max() > 0.01
