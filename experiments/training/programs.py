@@ -100,6 +100,7 @@ class Programs:
         self._plan, self._corpus, self._signals = plan, corpus, signals
         self._train: Callable | None = None
         self._evaluate: dict[tuple[str, int], Callable] = {}
+        self._judge: dict[str, Callable] = {}
         self._splits: dict[str, steps.Batches] = {}
 
     def answer(self, requests: Sequence[Any]) -> Sequence[Trained | Evaluated | Judged]:
@@ -173,8 +174,11 @@ class Programs:
         return [Evaluated(loss, accuracy, compile_seconds / len(requests)) for loss, accuracy in means]
 
     def _judged(self, requests: Sequence[Judge]) -> list[Judged]:
-        batches = self._batches(requests[0].split)
-        run, _ = compiled(steps.judge, self._plan, requests[0].params, batches)
+        split = requests[0].split
+        batches = self._batches(split)
+        if split not in self._judge:
+            self._judge[split], _ = compiled(steps.judge, self._plan, requests[0].params, batches)
+        run = self._judge[split]
         labels, slots = processes.gathered(batches.labels), processes.gathered(batches.slots)
         answers = [map(processes.gathered, run(request.params, batches)) for request in requests]
         return [Judged(*(array[slots >= 0] for array in (labels, *answer))) for answer in answers]
