@@ -1,13 +1,11 @@
 """The command `attend`: its flags, and the page that it writes."""
 
-import os
-import sys
 from pathlib import Path
 
 from absl.flags import FlagValues
 
 from experiments import ranges
-from experiments.command_line import command_flags
+from experiments.command_line import command_flags, text_flags
 from experiments.command_line.command_flags import path
 from experiments.errors import UsageError
 from experiments.machine import devices
@@ -29,10 +27,7 @@ _FLAGS = {
 def attend(arguments: list[str]) -> None:
     """Writes the page of one text."""
     values, named = command_flags.parse(arguments, _FLAGS, words=True)
-    if len(named) > 1:
-        raise UsageError(f"attend reads one FILE, not {len(named)}: {' '.join(named)}")
-    if named and values.words is not None:
-        raise UsageError(f"attend reads FILE {named[0]} or --words, not both")
+    file = text_flags.file_of("attend", named, values.words)
     workdir, out = command_flags.workdir(values), _out(values)
     checkpoint = command_flags.choice("checkpoint", values.checkpoint, ("last", "best"))
     if values.float32 and not values.live:
@@ -40,7 +35,8 @@ def attend(arguments: list[str]) -> None:
     queries, head = _integers(values, "queries"), _integers(values, "head")
     if len(head) > 1:
         raise UsageError(f"--head={values.head} must be one integer")
-    text = _text(named[0] if named else "-", values.words)
+    with text_flags.opened(file, values.words) as lines:
+        text = b"".join(lines)
     devices.start()
     from experiments.attend import attend as making
     from experiments.storage import run_folder
@@ -73,15 +69,3 @@ def _integers(values: FlagValues, name: str) -> tuple[int, ...]:
         return ranges.integers(str(text))
     except ValueError:
         raise UsageError(f"--{name}={text} must be {ranges.RULE}") from None
-
-
-def _text(file: str, words: str | None) -> bytes:
-    if words is not None:
-        return os.fsencode(words)
-    if file == "-" and sys.stdin is None:
-        raise UsageError("FILE is missing, and standard input is closed")
-    try:
-        return sys.stdin.buffer.read() if file == "-" else path("FILE", file).read_bytes()
-    except OSError as error:
-        hint = "; to give a text itself, write --words='the text'" if isinstance(error, FileNotFoundError) else ""
-        raise UsageError(f"FILE {file} cannot be read: {error.strerror}{hint}") from None

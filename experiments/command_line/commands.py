@@ -7,13 +7,11 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from absl.flags import FlagValues
 
-from experiments.command_line import attend, command_flags, process_flags, sweep
+from experiments.command_line import attend, command_flags, process_flags, sweep, text_flags
 from experiments.command_line.command_flags import path
 from experiments.command_line.process_flags import Place
 from experiments.errors import Refusal, UsageError, printable
@@ -172,13 +170,10 @@ def _evaluate(arguments: list[str]) -> None:
 def _predict(arguments: list[str]) -> None:
     defaults = {"workdir": None, "words": None, "show_text": False, "all": False, "checkpoint": "last"}
     values, files = command_flags.parse(arguments, defaults, words=True)
-    if len(files) > 1:
-        raise UsageError(f"predict reads one FILE, not {len(files)}: {' '.join(files)}{_HINT}")
-    if files and values.words is not None:
-        raise UsageError(f"predict reads FILE {files[0]} or --words, not both")
+    file = text_flags.file_of("predict", files, values.words)
     workdir = command_flags.workdir(values)
     checkpoint = command_flags.choice("checkpoint", values.checkpoint, ("last", "best"))
-    with _texts(files[0] if files else "-", values.words) as texts:
+    with text_flags.opened(file, values.words) as texts:
         devices.start()
         from experiments import predict
         from experiments.storage import run_folder
@@ -189,22 +184,6 @@ def _predict(arguments: list[str]) -> None:
         size = 1 if typed else predict.BATCH_SIZE
         for line in predict.predict(run, texts, values.show_text, size, every_class=values.all):
             print(line, flush=True)
-
-
-_HINT = "; to give a text itself, write --words='the text'"
-
-
-def _texts(file: str, words: str | None) -> AbstractContextManager[Iterable[bytes]]:
-    """Returns the texts of `predict`: that of --words, or the lines of a file."""
-    if words is not None:
-        return nullcontext([os.fsencode(words)])
-    if file == "-" and sys.stdin is None:
-        raise UsageError("FILE is missing, and standard input is closed")
-    try:
-        return sys.stdin.buffer if file == "-" else path("FILE", file).open("rb")
-    except OSError as error:
-        hint = _HINT if isinstance(error, FileNotFoundError) else ""
-        raise UsageError(f"FILE {file} cannot be read: {error.strerror}{hint}") from None
 
 
 def _reproduce(arguments: list[str]) -> None:
