@@ -1,16 +1,15 @@
 """The source of `config.data.path`: a file of texts and labels, or one for each split."""
 
 import functools
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
 
 from experiments.data import text_files
-from experiments.data.checksum import file_sha256
+from experiments.data.checksum import files_sha256
 from experiments.data.columns import Wanted
 from experiments.data.sources import SPLITS, Source
-from experiments.errors import DataError, UsageError
+from experiments.errors import UsageError
 
 _NAMED = f"(?:{'|'.join(SPLITS)})="
 
@@ -29,7 +28,7 @@ def source(data: Any) -> Source:
     readers = {
         split: functools.partial(text_files.reader_of(path), path, wanted, data.encoding) for split, path in paths.items()
     }
-    return Source(data.path, readers, functools.partial(_content, paths))
+    return Source(data.path, readers, functools.partial(files_sha256, paths))
 
 
 def _paths(text: str) -> dict[str, Path]:
@@ -45,11 +44,3 @@ def _paths(text: str) -> dict[str, Path]:
     if "train" not in found:
         raise UsageError(f"config.data.path={text} must name a file of train")
     return found
-
-
-def _content(paths: dict[str, Path]) -> str:
-    try:
-        sums = [f"{split}={file_sha256(path)}" for split, path in paths.items()]
-    except OSError as error:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from None
-    return hashlib.sha256(",".join(sums).encode()).hexdigest()

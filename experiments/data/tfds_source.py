@@ -1,13 +1,12 @@
 """The source of `config.data.name=tfds:NAME`: a dataset that tensorflow_datasets has prepared, read without TensorFlow."""
 
 import functools
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from experiments.data import columns
-from experiments.data.checksum import file_sha256
+from experiments.data.checksum import files_sha256
 from experiments.data.columns import Wanted
 from experiments.data.sources import SPLITS, Row, Source, checked_row
 from experiments.errors import DataError, UsageError, first_line
@@ -78,8 +77,4 @@ def _label(value: Any, names: tuple[str, ...] | None, where: str) -> Any:
 
 
 def _content(folder: Path) -> str:
-    try:
-        sums = [f"{path.name}={file_sha256(path)}" for path in sorted(folder.iterdir()) if path.is_file()]
-    except OSError as error:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from None
-    return hashlib.sha256("\n".join(sums).encode()).hexdigest()
+    return files_sha256({path.name: path for path in sorted(folder.iterdir()) if path.is_file()})
