@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.fields import FREE, MODELS, flattened
+from experiments.fields import CLASSES, FREE, MODELS, flattened
 
-_CORPORA = ("imdb", "verdicts")
+_CORPORA = tuple(CLASSES)
 
 
 @functools.cache

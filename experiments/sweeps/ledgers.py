@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from experiments import settings
 from experiments.errors import DataError
 from experiments.storage import files, ledger, run_folder
 from experiments.storage.ledger import Finished
@@ -36,7 +35,7 @@ class Ledgers:
 
     def have(self, trial: Trial) -> bool:
         """Returns whether one of them has a trial."""
-        return settings.fingerprint(trial.config()) in self._entries
+        return bool(self._entries) and trial.fingerprint in self._entries
 
     def read(self, trial: Trial) -> Finished:
         """Returns a trial that one of them has.
@@ -44,7 +43,7 @@ class Ledgers:
         Raises:
           DataError: Its entry is damaged, or its data was another version.
         """
-        entry = self._entries[settings.fingerprint(trial.config())]
+        entry = self._entries[trial.fingerprint]
         run = ledger.read(entry)
         if run.result.get("corpus_sha256", trial.corpus) != trial.corpus:  # the first runs do not tell it
             name = trial.fields["data.name"]
@@ -78,4 +77,4 @@ class Ledgers:
                 entry = ledger.entry_of(self._folders[0], label, config)
                 run = Finished(run_folder.read_result(folder), run_folder.read_rows(folder))
                 ledger.write(entry, config, run, folder)
-                self._entries[settings.fingerprint(config)] = entry
+                self._entries[trial.fingerprint] = entry

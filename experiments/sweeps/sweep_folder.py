@@ -142,14 +142,10 @@ def _differences(there: Sweep, here: Sweep) -> str:
     """Returns in what two sweeps differ beside their points."""
     varied = [set.intersection(*(set(trial.point) for trial in sweep.trials)) for sweep in (there, here)]
     differing = settings.differences(there.base, here.base, but=tuple(varied[0] & varied[1]))
-    corpora = {_key(trial): trial.corpus for trial in there.trials}
-    if not differing and any(corpora.get(_key(trial), trial.corpus) != trial.corpus for trial in here.trials):
+    corpora = {trial.fingerprint: trial.corpus for trial in there.trials}
+    if not differing and any(corpora.get(trial.fingerprint, trial.corpus) != trial.corpus for trial in here.trials):
         return f"the corpus {here.base['data.name']} is another version"
     return differing
-
-
-def _key(trial: Trial) -> str:
-    return settings.fingerprint(trial.config())
 
 
 def _rebased(trial: Trial, base: dict[str, Any]) -> Trial:

@@ -38,6 +38,11 @@ class Trial(NamedTuple):
         """The number of its epochs."""
         return self.fields["epochs"]
 
+    @property
+    def fingerprint(self) -> str:
+        """That of its config, which does not depend on its corpus; see `settings.fingerprint`."""
+        return settings.fingerprint(self.config())
+
     def config(self, epochs: int | None = None) -> Config:
         """Returns its config, with as many epochs as are given."""
         config = config_of(self.fields)
