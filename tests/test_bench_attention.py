@@ -1,6 +1,5 @@
 """The benchmark of the operator: every contender steps, at tiny sizes, and the table names each."""
 
-import importlib
 import sys
 
 import pytest
@@ -12,13 +11,7 @@ from scripts.attention_contenders import Sizes
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
-@pytest.fixture(scope="module")
-def torch():
-    """The contender whose import takes as long as the rest."""
-    return importlib.import_module("torch")
-
-
-@pytest.mark.usefixtures("torch")
+@pytest.mark.usefixtures("torch")  # whose import takes as long as the rest
 def test_the_table_has_a_row_for_every_contender(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", "--workloads", "2,2,16,8", "--rounds", "1"])
     monkeypatch.setattr(bench_attention.devices, "start", lambda: None)

@@ -18,11 +18,10 @@ from experiments.storage import lock
 from experiments.sweeps import ray_cluster
 
 ray = pytest.importorskip("ray", reason=sweeping.NEEDS_RAY)
-# The workers are new interpreters, on the whole embedded corpus: two steps an epoch.
+# The workers are new interpreters, on the whole embedded corpus: two steps an epoch of the model that compiles soonest.
 FEW = (
-    "--config.batch_size=4000",
-    "--config.checkpoint_every=1",
-    "--config.steps_per_call=1",
+    *("--config.batch_size=4000", "--config.checkpoint_every=1", "--config.steps_per_call=1", "--config.optimizer=sgd"),
+    *("--config.model.body=attention", "--config.model.num_heads=1", "--config.model.key_dim=5"),
     "--config.model.implementation=dense",
 )
 pytestmark = [
