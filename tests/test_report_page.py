@@ -358,6 +358,52 @@ def entry(path: Path, accuracy: float, seed: int, **fields: Any) -> Path:
     return path
 
 
+MEASURES = {  # of the seeds 0 and 1, on 4 + 5 + 2 texts
+    0: {"macro_f1": 0.6, "ece": 0.125, "recall": {"sports": 0.75, "a|b": 1.0, "<i>": 0.0}},
+    1: {"macro_f1": 0.8, "ece": 0.375, "recall": {"sports": 1.0, "a|b": 0.8, "<i>": None}},
+}
+CONFUSIONS = {0: [[3, 0, 1], [0, 5, 0], [0, 2, 0]], 1: [[4, 0, 0], [0, 4, 1], [0, 0, 0]]}
+
+
+def measured(folder: Path, seed: int, **changed: Any) -> Path:
+    metrics = rows(0.8)
+    told = {"accuracy": 0.78, "confusion": CONFUSIONS[seed]} | MEASURES[seed] | changed
+    return write(folder, config(seed=seed), metrics, result(metrics, test=told))
+
+
+def test_measures_by_label(tmp_path: Path):
+    """Means over the seeds, a recall that only one seed has, and the summed confusion: 7 of 8 sports are right, 1 is <i>."""
+    measured(tmp_path / "runs" / "a", 0)
+    measured(tmp_path / "runs" / "b", 1)
+    finished(tmp_path / "runs" / "old", 0.7, 2)  # without measures
+    written = report(tmp_path / "out", tmp_path / "runs")
+    found = table(written["report.md"], "Labels")
+    assert found["group"] == ["macro F1", "ECE", "sports", "a\\|b", "&lt;i&gt;"]
+    assert found["transformer"] == [
+        *("0.7000 ± 0.1414 (2)", "0.2500 ± 0.1768 (2)", "0.8750 ± 0.1768 (2)", "0.9000 ± 0.1414 (2)", "0.0000 (1)"),
+    ]
+    page = Page(written["report.html"])
+    assert page.tags.isdisjoint({"i"})
+    assert "sports as <i>: 1" in page.text
+    cells = [float(value) for name, value in page.attributes if name == "fill-opacity"]
+    assert cells == [0.438, 0.0, 0.062, 0.0, 0.45, 0.05, 0.0, 0.5, 0.0], "half of 7/8, 0, 1/8; 0, 9/10, 1/10; 0, 1, 0"
+    assert [line["test_macro_f1"] for line in lines_of(written["runs.csv"])] == ["0.6", "0.8", ""]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"macro_f1": None}, "test.macro_f1=None must be a number from 0 to 1"),
+        ({"recall": []}, "test.recall must be an object with a number for each label"),
+        ({"recall": {"sports": 2, "a": 0, "b": 0}}, "test.recall of 'sports' is 2 and must be a number from 0 to 1, or null"),
+        ({"confusion": [[1, 2], [3]]}, "test.confusion must have a row for each label"),
+    ],
+)
+def test_damaged_measures(changed: dict[str, Any], reason: str, tmp_path: Path):
+    (line,) = lines_of(report(tmp_path / "out", measured(tmp_path / "run", 0, **changed))["runs.csv"])
+    assert (line["state"], line["reason"].startswith(f"result.json: {reason}")) == ("damaged", True)
+
+
 def test_ledger_files(tmp_path: Path):
     """One file, or a folder of them beside other files; a damaged one is told, and one from before some fields is read."""
     first = entry(tmp_path / "a.jsonl", 0.8, 0)
@@ -599,14 +645,19 @@ def test_series_of_heads_are_named_and_not_accidental(monkeypatch: pytest.Monkey
 
 
 def test_flops_of_a_step(tmp_path: Path):
-    """Those of the plan that `train` would make on one device; more heads cost more, and are in the table."""
+    """Those of the plan that `train` would make on one device, for a file whose labels the result alone tells.
+
+    More heads cost more, and are in the table.
+    """
     metrics = rows(0.8)
+    measures = {"macro_f1": 0.5, "ece": 0.1, "recall": dict.fromkeys("abcde", 0.5), "confusion": None}
     for count in (1, 2):
-        told = result(metrics, vocabulary_size=98, max_length=24)
-        write(tmp_path / "runs" / str(count), config(**{"model.num_heads": count}), metrics, told)
+        told = result(metrics, vocabulary_size=98, max_length=24, test=measures)
+        fields = {"data.name": "csv", "data.path": "texts.csv", "model.num_classes": None, "model.num_heads": count}
+        write(tmp_path / "runs" / str(count), config(**fields), metrics, told)
     wanted = settings.load_page("transformer", "verdicts")
     wanted.devices = 1
-    plan = build.build_plan(wanted, build.Classifier(settings.model_config(wanted, 98, 24)), 8000)
+    plan = build.build_plan(wanted, build.Classifier(settings.model_config(wanted, 98, 24, 5)), 8000)
     state = train_step.initial_state(plan, wanted)
     expected = flops.count(lambda *arrays: build.steps.train_step(plan, *arrays), state, train_step.batch(plan)).flops
     written = table(report(tmp_path / "out", tmp_path / "runs")["report.md"], "Heads")

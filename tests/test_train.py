@@ -110,7 +110,7 @@ def test_a_run_says_what_its_attention_runs_as():
 def test_evaluate_gives_what_training_gave(
     split: str, prefix: str, finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    """And what NumPy gives for the restored model; validation does not touch the test split."""
+    """And what NumPy gives for the restored model, with the measures by label; validation does not touch the test split."""
     reads = []
     monkeypatch.setattr(build, "build_corpus", lambda config: tiny.corpus(lambda: reads.append("test")))
     before = tiny.tree(finished_run)
@@ -119,10 +119,16 @@ def test_evaluate_gives_what_training_gave(
     printed = json.loads(out)
     result = run_folder.read_result(finished_run)
     source = result if split == "test" else run_folder.read_rows(finished_run)[-1]
+    measures = {name: printed.pop(name) for name in ("macro_f1", "recall", "confusion", "ece")}
     assert printed == {key: source[key] for key in (f"{prefix}_loss", f"{prefix}_accuracy")}
     assert (out.count("\n"), err) == (1, "")
     assert reads == ["test"] * (split == "test")
     examples = tiny.corpus().test() if split == "test" else tiny.corpus().validation
+    confusion = np.array(measures["confusion"])
+    assert confusion.sum(1).tolist() == np.bincount(examples.labels, minlength=2).tolist()
+    assert np.trace(confusion) / confusion.sum() == pytest.approx(printed[f"{prefix}_accuracy"])
+    if split == "test":
+        assert measures.items() <= result["test"].items()
     assert tuple(printed.values()) == pytest.approx(
         loss_and_accuracy(experiments.load(finished_run), examples.tokens, examples.labels), rel=1e-5
     )

@@ -16,19 +16,20 @@ from experiments.training import build, position, steps
 _MANY = 2**31 - 1  # steps of a run, on whose number the operations of a step do not depend
 
 
-def of_config(config: Config, vocabulary_size: int, max_length: int) -> flops.Flops:
+def of_config(config: Config, vocabulary_size: int, max_length: int, num_classes: int | None = None) -> flops.Flops:
     """Counts the operations of a train step on one device.
 
     Args:
       config: The config of the run, checked here.
       vocabulary_size: That of its corpus.
-      max_length: The length of its reviews.
+      max_length: The length of its texts.
+      num_classes: The number of its labels; None: the name of the data tells it.
 
     Raises:
       UsageError: The config breaks a rule.
     """
     settings.check(config)
-    model = Classifier(settings.model_config(config, vocabulary_size, max_length))
+    model = Classifier(settings.model_config(config, vocabulary_size, max_length, num_classes))
     plan = steps.make_plan(model, build.build_optimizer(config, _MANY), config.batch_size, jax.devices()[:1])
     return of_plan(plan, initial_state(plan, config))
 

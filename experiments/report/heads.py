@@ -7,7 +7,8 @@ from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from experiments.errors import Refusal
-from experiments.fields import FREE, GROUPS
+from experiments.fields import CLASSES, FREE, GROUPS
+from experiments.report import measured
 from experiments.report.groups import Group
 from experiments.report.runs import is_number
 
@@ -118,15 +119,19 @@ def _counter() -> Callable[[Group], int | None]:
             return None
         if words < 4 or length < 1 or layers > _LAYERS:
             return None
-        key = json.dumps([words, length, {name: value for name, value in group.config.items() if name not in _NO_COST}])
+        measures = measured.of(result)
+        labels = None if measures is None else len(measures.recall)
+        if labels is None and group.config["data.name"] not in CLASSES:
+            return None
+        key = json.dumps([words, length, labels, {name: value for name, value in group.config.items() if name not in _NO_COST}])
         if key not in known:
-            known[key] = _flops(group, words, length) if len(known) < _COUNTED else None
+            known[key] = _flops(group, words, length, labels) if len(known) < _COUNTED else None
         return known[key]
 
     return flops
 
 
-def _flops(group: Group, vocabulary_size: int, max_length: int) -> int | None:
+def _flops(group: Group, vocabulary_size: int, max_length: int, num_classes: int | None) -> int | None:
     """JAX is imported here, because most reports need no operations."""
     from ml_collections import ConfigDict
 
@@ -141,6 +146,6 @@ def _flops(group: Group, vocabulary_size: int, max_length: int) -> int | None:
         devices.configure()
         from experiments.cost import train_step
 
-        return round(train_step.of_config(ConfigDict(nested), vocabulary_size, max_length).flops)
+        return round(train_step.of_config(ConfigDict(nested), vocabulary_size, max_length, num_classes).flops)
     except (Refusal, ValueError, TypeError, RuntimeError):  # a config that breaks a rule, or JAX without a device
         return None

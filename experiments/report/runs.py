@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.errors import UsageError, first_line
 from experiments.fields import GROUPS, LATER, flattened, with_later_fields
-from experiments.report import endings, pages
+from experiments.report import endings, measured, pages
 from experiments.storage import files
 from experiments.storage.names import BOARD, CHECKPOINTS, CONFIG, CURVES, METRICS, RESULT
 
@@ -183,6 +183,7 @@ def _checked_result(result: dict[str, Any]) -> dict[str, Any]:
     for name in _NUMBERS:
         if not is_number(result[name]):
             raise ValueError(f"{name}={result[name]!r} must be a number")
+    measured.of(result)
     return result
 
 

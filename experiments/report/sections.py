@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from experiments.report import compared, costs, overview, results, svg
+from experiments.report import compared, costs, labels, overview, results, svg
 from experiments.report.document import Document
 from experiments.report.groups import Group
 from experiments.report.published import Curve
@@ -25,6 +25,7 @@ def document(runs: Sequence[Run], all_groups: Sequence[Group], baseline: Group |
     sections = [overview.ran(all_groups, colours)]
     if baseline is not None:
         sections += [results.means(all_groups, colours), results.differences(all_groups, baseline, colours)]
+        sections += labels.sections(all_groups, colours)
         sections += [compared.curves(all_groups, colours, curves), *costs.ablation(all_groups)]
         sections.append(costs.throughput(all_groups, colours))
     sections.append(overview.failures(runs))
@@ -35,8 +36,8 @@ def document(runs: Sequence[Run], all_groups: Sequence[Group], baseline: Group |
 
 
 def _title(runs: Sequence[Run], all_groups: Sequence[Group]) -> str:
-    labels = list(dict.fromkeys(group.label for group in all_groups))
-    of = f" of {', '.join(labels[:4])}{' and others' if len(labels) > 4 else ''}" if labels else ""
+    names = list(dict.fromkeys(group.label for group in all_groups))
+    of = f" of {', '.join(names[:4])}{' and others' if len(names) > 4 else ''}" if names else ""
     return f"{len(runs)} run{'s' if len(runs) != 1 else ''}{of}"
 
 

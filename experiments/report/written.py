@@ -67,6 +67,7 @@ def runs_csv(runs: Sequence[Run], all_groups: Sequence[Group]) -> str:
         line |= {"epochs_done": len(run.rows), "exit_code": run.ending.code, "saved_step": run.ending.step}
         line["reason"] = "; ".join(run.damage) or (None if run.state == "finished" else run.ending.reason)
         line |= {name: run.result.get(name) for name in _RESULT}
+        line |= {f"test_{name}": run.result.get("test", {}).get(name) for name in ("macro_f1", "ece")}
         line |= {name: heads.per_epoch(run.rows, name) for name in _SPEEDS}
         lines.append(line | {f"config.{name}": run.config.get(name) for name in fields})
     return _csv(lines)

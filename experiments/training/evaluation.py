@@ -1,14 +1,15 @@
-"""Loss and accuracy of a run on disk."""
+"""Loss, accuracy and the measures by label of a run on disk."""
 
 from pathlib import Path
+from typing import Any
 
 from experiments.machine.stopping import Signals
 from experiments.storage import run_folder
-from experiments.training import build
-from experiments.training.programs import Evaluate, Evaluated, Programs
+from experiments.training import build, judgement
+from experiments.training.programs import Evaluate, Evaluated, Judge, Programs
 
 
-def evaluate(workdir: Path, split: str, checkpoint: str = "last") -> dict[str, float]:
+def evaluate(workdir: Path, split: str, checkpoint: str = "last") -> dict[str, Any]:
     """Evaluates a run, which may still be training.
 
     Args:
@@ -17,7 +18,8 @@ def evaluate(workdir: Path, split: str, checkpoint: str = "last") -> dict[str, f
       checkpoint: "last" or "best"; see `run_folder.load`.
 
     Returns:
-      The loss and the accuracy, under the names that they have in the metrics of the run.
+      `val_loss` and `val_accuracy`, as the metrics of the run have them, or `test_loss` and `test_accuracy`; and `macro_f1`,
+      `recall`, `confusion` and `ece` of `judgement.measures`.
 
     Raises:
       UsageError: The folder holds no such checkpoint.
@@ -27,7 +29,12 @@ def evaluate(workdir: Path, split: str, checkpoint: str = "last") -> dict[str, f
     corpus = build.build_corpus(run.config)
     run_folder.refuse_other_corpus(workdir, run.config, run.corpus_sha256, corpus)
     plan = build.build_plan(run.config, run.model, len(corpus.train.labels))
-    [found] = Programs(plan, corpus, Signals()).answer([Evaluate((0, 0), split, plan.replicate(run.params))])
+    programs, params = Programs(plan, corpus, Signals()), plan.replicate(run.params)
+    [found] = programs.answer([Evaluate((0, 0), split, params)])
+    [judged] = programs.answer([Judge((0, 0), split, params)])
     assert isinstance(found, Evaluated)
+    assert isinstance(judged, judgement.Judged)
     prefix = "test" if split == "test" else "val"
-    return {f"{prefix}_loss": found.loss, f"{prefix}_accuracy": found.accuracy}
+    measures = judgement.measures(judged, corpus.classes)
+    del measures["accuracy"]  # that of `found`, to the last bit
+    return {f"{prefix}_loss": found.loss, f"{prefix}_accuracy": found.accuracy} | measures
