@@ -60,8 +60,6 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def _confusions(found: Mapping[str, Sequence[Measures]]) -> dict[str, np.ndarray]:
-    return {
-        name: np.sum([each.confusion for each in measures], 0)
-        for name, measures in found.items()
-        if all(each.confusion is not None for each in measures)
-    }
+    """The sums over the seeds, of the groups of which each run has one."""
+    each = {name: [one.confusion for one in measures if one.confusion is not None] for name, measures in found.items()}
+    return {name: np.sum(counts, 0) for name, counts in each.items() if len(counts) == len(found[name])}

@@ -1,5 +1,6 @@
 """Draws a confusion matrix as inline SVG, in the colours of the page."""
 
+import itertools
 from collections.abc import Sequence
 from html import escape
 
@@ -38,7 +39,8 @@ def heat_map(anchor: str, labels: Sequence[str], counts: np.ndarray) -> str:
         drawn.append(f'<text class="tick" x="{_NAMES - 6}" y="{_TOP + middle + 4:.1f}" text-anchor="end">{name}</text>')
         at = f"{_NAMES + middle + 4:.1f} {_TOP + side * size + 8:.1f}"
         drawn.append(f'<text class="tick" transform="translate({at}) rotate(-90)" text-anchor="end">{name}</text>')
-    for (row, column), share in np.ndenumerate(shares):
+    for row, column in itertools.product(range(size), repeat=2):
+        share = shares[row, column]
         x, y = _NAMES + column * side, _TOP + row * side
         said = f"{_text(labels[row])} as {_text(labels[column])}: {counts[row, column]}"
         place = f'x="{x:.1f}" y="{y:.1f}" width="{side:.1f}" height="{side:.1f}"'
