@@ -32,6 +32,10 @@ test-lowest test-newest: test-%:
 reproduce: .venv/with-experiments
 	$(RUN) -m experiments reproduce --workdir=runs/reproduce
 
+# The pages as a site in build/docs, to be opened as files; a warning is an error.
+docs: .venv/with-docs
+	$(RUN) -m sphinx -q -W --keep-going -b html -c docs . build/docs
+
 lint: .venv/with-test
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
@@ -46,5 +50,5 @@ lint: .venv/with-test
 	$(PYTHON) -m venv --clear .venv
 	@touch $@
 
-.PHONY: quickstart test test-all test-lowest test-newest reproduce lint
+.PHONY: quickstart test test-all test-lowest test-newest reproduce docs lint
 .PRECIOUS: .venv/of-% .venv/with-%
