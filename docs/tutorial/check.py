@@ -1,6 +1,7 @@
 """Checks the exercises of the tutorial: `python docs/tutorial/check.py [FILE]`.
 
-FILE is docs/tutorial/exercises.py if not given. The expected numbers were worked out by hand. The exit code is 0 if all exercises are right, else 1.
+FILE is docs/tutorial/exercises.py if not given. The expected numbers were worked out by hand. The exit code is 0 if all
+exercises are right, else 1.
 """
 
 import math
