@@ -47,7 +47,7 @@ autodoc_inherit_docstrings = False  # linen's `setup` has nothing to say of a la
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
-napoleon_use_ivar = True
+napoleon_custom_sections = [("Attributes", "params_style")]  # of dataclasses and layers, whose fields are parameters
 napoleon_use_rtype = False
 
 
