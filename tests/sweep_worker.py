@@ -10,15 +10,15 @@ from typing import Any
 
 import jax
 import orbax.checkpoint
-import tensorboardX
 import tiny
 from sweeping import BROKEN, KILLED, REFUSED
 
 from experiments.errors import DataError
 from experiments.report import curves
+from experiments.storage import metrics
 from experiments.training import build, together
 
-PRELOADED = (orbax.checkpoint, tensorboardX)
+PRELOADED = (orbax.checkpoint, metrics.summary_writer())
 
 warnings.filterwarnings("ignore", "os.fork")  # JAX has started no threads yet
 jax.config.update("jax_disable_most_optimizations", True)

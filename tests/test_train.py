@@ -4,7 +4,9 @@ import io
 import itertools
 import json
 import math
+import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +18,7 @@ from attn.models.classifier import Classifier
 from experiments import settings
 from experiments.command_line import commands
 from experiments.errors import DataError, UsageError
-from experiments.storage import files, run_folder
+from experiments.storage import files, metrics, run_folder
 from experiments.training import build, evaluation, steps, train
 from experiments.training.progress import BriefProgress, Progress, duration
 
@@ -78,6 +80,25 @@ def test_metrics_have_a_row_an_epoch(finished_run: Path):
     tokens = np.count_nonzero(tiny.corpus().train.tokens)
     assert rows[0]["real_tokens_per_second"] / rows[0]["examples_per_second"] == pytest.approx(tokens / 90)
     assert rows[0]["compile_seconds"] > 0 == rows[1]["compile_seconds"]
+
+
+def test_tensorboard_is_written_without_importing_torch(monkeypatch: pytest.MonkeyPatch):
+    """Which takes longer to import than all else that a training needs."""
+    asked = []
+
+    class NoTorch:
+        @staticmethod
+        def find_spec(name: str, *_: Any) -> None:
+            if name == "torch":
+                asked.append(name)
+                raise ModuleNotFoundError(name)
+
+    for name in [name for name in sys.modules if name == "torch" or name.partition(".")[0] == "tensorboardX"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [NoTorch, *sys.meta_path])
+    assert metrics.summary_writer() is sys.modules["tensorboardX"].SummaryWriter
+    assert asked == []
+    assert "torch" not in sys.modules
 
 
 def test_result(finished_run: Path):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,8 @@ class Metrics:
 
     @functools.cached_property
     def _board(self) -> Any:
-        """Created with the first row: tensorboardX imports PyTorch if it is installed, which would delay the first step."""
-        from tensorboardX import SummaryWriter
-
-        board = SummaryWriter(str(self._folder))
+        """Created with the first row."""
+        board = summary_writer()(str(self._folder))
         for row, seconds in self._earlier:
             _add_scalars(board, row, seconds)
         return board
@@ -53,6 +52,22 @@ class Metrics:
         self._file.write(_line(row))
         self._file.flush()
         _add_scalars(self._board, row)
+
+
+def summary_writer() -> Any:
+    """Returns the class tensorboardX.SummaryWriter, imported without PyTorch, which takes longer to import than all else.
+
+    tensorboardX imports PyTorch where it is installed, and does not need it for scalars.
+    """
+    hides = "torch" not in sys.modules
+    if hides:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # `import torch` then finds no module
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hides:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -16,15 +16,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint
-import tensorboardX
 import tiny
 
 from experiments.command_line import commands
-from experiments.storage import checkpoints, run_folder
+from experiments.report import curves
+from experiments.storage import checkpoints, metrics, run_folder
 from experiments.training import build
 from experiments.training import train as _train
 
-PRELOADED = (orbax.checkpoint, tensorboardX, _train)  # so that a forked process need not import them
+PRELOADED = (orbax.checkpoint, metrics.summary_writer(), curves, _train)  # so that a forked process need not import them
 FLAGS = (*tiny.FLAGS, "--config.steps_per_call=1", "--config.checkpoint_every=1")
 _WARM = 0.4  # the time of a run with warm caches over that of the first one
 
