@@ -7,11 +7,14 @@ quickstart: .venv/with-experiments
 	$(RUN) -m experiments quickstart
 
 comma := ,
+# pyright has one thread: it runs beside the tests.
 test: .venv/with-$(if $(EXTRAS),test$(comma)$(EXTRAS),test)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
-	$(RUN) -m pyright
-	$(PYTEST) $(if $(CI),--fail-slower-than=20)
+	$(RUN) -m pyright & types=$$!; \
+	$(PYTEST) $(if $(CI),--fail-slower-than=20); tests=$$?; \
+	wait $$types || { echo "pyright has found errors: see above"; exit 1; }; \
+	exit $$tests
 
 # Also the tests marked "exhaustive", which take long, and all with XLA's default code generation (see tests/conftest.py).
 test-all: .venv/with-$(if $(EXTRAS),test$(comma)$(EXTRAS),test)
