@@ -41,6 +41,7 @@ class Row:
 
     Attributes:
       shapes: of the arrays; an empty one stands for tokens `[B, T]`.
+      make: makes the parameters, when they are first needed.
       heads: the axis of heads of the results, if axis 2 of each array is one of heads.
       chained: whether the result can be the first array of the next call.
       not_applicable: columns that do not make sense here.
@@ -49,11 +50,15 @@ class Row:
 
     run: Callable[..., Any]
     shapes: tuple[tuple[int, ...], ...]
-    parameters: Any = ()
+    make: Callable[[], Any] = tuple
     heads: int | None = None
     chained: bool = False
     not_applicable: tuple[str, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
+
+    @functools.cached_property
+    def parameters(self) -> Any:
+        return self.make()
 
     def arrays(self, b: int = B, t: int = T, seed: int = 0) -> list[np.ndarray]:
         rng = np.random.default_rng(seed)
@@ -77,7 +82,7 @@ def _operator(function: Callable[..., Any], refused: tuple[tuple[str, str], ...]
         mod, lengths = attn.score_mods.t5_relative_bias(table), jnp.full(query.shape[:-3], 3)
         return function(query, key, value, score_mod=mod, causal="top_left", key_lengths=lengths, **options)
 
-    return Row(run, (_QUERY, _KEY, _VALUE), _TABLE, heads=2, refused=refused)
+    return Row(run, (_QUERY, _KEY, _VALUE), lambda: _TABLE, heads=2, refused=refused)
 
 
 def _merged(_: Any, query: Any, key: Any, value: Any) -> Any:
@@ -101,8 +106,10 @@ def _pooled(function: Callable[..., Any], table: Any, query: Any, key: Any, valu
 
 
 def _layer(module: Any, *shapes: tuple[int, ...], **row: Any) -> Row:
-    inputs = Row(module.apply, shapes).arrays()
-    variables = jax.tree.map(np.asarray, jax.jit(module.init)(jax.random.key(0), *inputs))
+    def variables() -> Any:
+        inputs = Row(module.apply, shapes).arrays()
+        return jax.tree.map(np.asarray, jax.jit(module.init)(jax.random.key(0), *inputs))
+
     return Row(module.apply, shapes, variables, **row)
 
 
@@ -131,12 +138,12 @@ def rows() -> dict[str, Row]:
         "attend_pooled": Row(
             functools.partial(_pooled, attn.attend_pooled),
             (_QUERY, _KEY, _VALUE),
-            _TABLE,
+            lambda: _TABLE,
             heads=1,
         ),
         "attend_with_lse, merge_attention": Row(_merged, (_QUERY, _KEY, _VALUE), heads=2),
-        "attention_weights": Row(_weights, (_QUERY, _KEY, _VALUE), _TABLE, heads=2),
-        "attention_statistics": Row(_statistics, (_QUERY, _KEY, _VALUE), _TABLE, heads=2),
+        "attention_weights": Row(_weights, (_QUERY, _KEY, _VALUE), lambda: _TABLE, heads=2),
+        "attention_statistics": Row(_statistics, (_QUERY, _KEY, _VALUE), lambda: _TABLE, heads=2),
         "positions.rotary": Row(lambda _, x: attn.positions.rotary(x), ((B, T, N, 4),), heads=2, chained=True),
         "keras.Attention": _layer(keras.Attention(use_scale=True), x, y, **chain),
         "keras.AdditiveAttention": _layer(keras.AdditiveAttention(), x, y, **chain),
