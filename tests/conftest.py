@@ -118,6 +118,6 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def train(workdir: Path) -> None:
         with pytest.MonkeyPatch.context() as monkeypatch:
-            tiny.train(monkeypatch, workdir)
+            tiny.train(monkeypatch, workdir, drawn=True)
 
     return once(tmp_path_factory, "finished_run", train)

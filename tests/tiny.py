@@ -14,6 +14,7 @@ import attn
 from experiments.command_line import commands
 from experiments.data import verdicts
 from experiments.data.corpus import Corpus, Split
+from experiments.report import curves
 from experiments.training import build, steps
 
 ROOT = Path(__file__).parent.parent
@@ -61,10 +62,17 @@ def _first(split: Split, name: str) -> Split:
 
 
 def train(
-    monkeypatch: pytest.MonkeyPatch, workdir: Path, *flags: str, on_test: Callable[[], None] = lambda: None, code: int = 0
+    monkeypatch: pytest.MonkeyPatch,
+    workdir: Path,
+    *flags: str,
+    on_test: Callable[[], None] = lambda: None,
+    code: int = 0,
+    drawn: bool = False,
 ) -> None:
-    """`train` on the tiny corpus, through the command line."""
+    """`train` on the tiny corpus, through the command line. Its curves, which take most of a second, are drawn if asked for."""
     monkeypatch.setattr(build, "build_corpus", lambda config: corpus(on_test))
+    if not drawn:
+        monkeypatch.setattr(curves, "draw_curves", lambda *_: None)
     with fast_compilation():
         assert commands.main(["train", *FLAGS, f"--workdir={workdir}", *flags]) == code
 

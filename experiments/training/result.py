@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 import jax
 
 from experiments.data.corpus import Corpus
-from experiments.report import confusion_figure, curves
 from experiments.storage import files, provenance, run_folder
 from experiments.training import build, judgement, steps
 from experiments.training.position import Position, best_row
@@ -73,6 +72,8 @@ def _best_test(plan: steps.Plan, at: Position, last: Evaluated) -> Evaluation[tu
 
 def write(workdir: Path, at: Position, result: dict[str, Any]) -> None:
     """Draws the curves and writes result.json, which is the last file of a run."""
+    from experiments.report import confusion_figure, curves  # they import matplotlib, for which the first step need not wait
+
     curves.draw_curves(workdir, {result["label"]: [at.rows]})
     of_classes = result["test"]
     if of_classes["confusion"] and len(of_classes["recall"]) > 2:  # four numbers need no picture
