@@ -37,10 +37,12 @@ COUNTS = {
 def injection(name: str, count: int, seed: int, folder: Path) -> Callable[[], Row]:
     """Returns the function that makes a row."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # the hostile inputs are those of the tests
-    from scripts.injections import damage, full_disk, inputs, kills
+    from scripts.injections import kills
 
     if name.startswith("SIG"):
         return lambda: kills.stop_runs(name, count, seed, folder)
+    from scripts.injections import damage, full_disk, inputs  # which import a good deal more
+
     return {
         "double_starts": lambda: kills.double_starts(count, folder),
         "full_disks": lambda: full_disk.full_disks(folder),
