@@ -7,16 +7,15 @@ import html.parser
 import io
 import itertools
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import browser
 import numpy as np
 import pytest
 import scipy.stats
@@ -715,28 +714,20 @@ def test_the_benchmark(monkeypatch: pytest.MonkeyPatch):
     assert [row[0] for row in bench_report.coverage(20)] == ["2", "3", "5", "10"]
 
 
-MEASURE = """<script>addEventListener("load", () => { document.querySelectorAll("details").forEach(each => each.open = true);
-parent.postMessage([innerWidth, document.documentElement.scrollWidth,
-  Math.min(...[...document.querySelectorAll("svg text")].map(each => each.getBoundingClientRect().height))].join(" "), "*");
-});</script>"""
-FRAME = """<script>addEventListener("message", event => document.documentElement.dataset.sizes = event.data);</script>
-<iframe src="measured.html" style="border: 0; height: 900px; width: {}px"></iframe>"""  # no window is less than 500 wide
-SECURITY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
+MEASURE = """document.querySelectorAll("details").forEach(each => each.open = true);
+[innerWidth, document.documentElement.scrollWidth,
+  Math.min(...[...document.querySelectorAll("svg text")].map(each => each.getBoundingClientRect().height))]"""
 
 
-def browse(page: Path, width: int, profile: Path) -> tuple[str, list[str]]:
-    """The document in headless Chromium, and the lines of its console."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update"
-    command = [chromium, *flags.split(), "--disable-sync", f"--user-data-dir={profile}", f"--window-size={width},900"]
-    command += ["--hide-scrollbars", "--enable-logging=stderr", "--virtual-time-budget=500", "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60)
-    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
+    with browser.started(tmp_path_factory.mktemp("profile")) as found:
+        yield found
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [400, 1400])
-def test_in_a_browser(width: int, tmp_path: Path):
+def test_in_a_browser(width: int, tab: browser.Browser, tmp_path: Path):
     """Nothing is said in the console; no width overflows, and the text of the charts can be read, with all folds open."""
     four_seeds(tmp_path / "runs" / "a")
     four_seeds(tmp_path / "runs" / "b", 0.01, learning_rate=0.5, init_from="runs/" + "a_long_name_" * 12)
@@ -744,27 +735,21 @@ def test_in_a_browser(width: int, tmp_path: Path):
     blog = tmp_path / "curves.csv"
     blog.write_text("model,epoch,val_loss\ntransformer,1,0.5\ntransformer,2,0.4\n")
     report(tmp_path / "out", tmp_path / "runs", f"--published={blog}")
-    page = tmp_path / "out" / "report.html"
-    _, console = browse(page, width, tmp_path / "profile")
-    assert console == []
-    measured = tmp_path / "measured.html"
-    measured.write_text(SECURITY.sub("", page.read_text(), count=1).replace("</body>", MEASURE + "</body>"))
-    frame = tmp_path / "frame.html"
-    frame.write_text(FRAME.format(width))
-    document, _ = browse(frame, width, tmp_path / "profile")
-    inner, scrolled, text = map(float, re.search(r'data-sizes="([^"]*)"', document)[1].split())
+    tab.open(tmp_path / "out" / "report.html", width)
+    inner, scrolled, text = tab.evaluate(MEASURE)
+    assert tab.console == []
     assert (inner, scrolled) == (width, width)
     assert text >= 11
 
 
 @pytest.mark.browser
-def test_the_console_is_heard(tmp_path: Path):
+def test_the_console_is_heard(tab: browser.Browser, tmp_path: Path):
     """The page runs no script and loads nothing, even if a string were not escaped: the browser says so."""
     report(tmp_path / "out", finished(tmp_path / "run", 0.8, 0))
     bad = '<script>document.title = "run"</script><img src="http://127.0.0.1:9/x">'
     page = tmp_path / "bad.html"
     page.write_text((tmp_path / "out" / "report.html").read_text().replace("</body>", bad + "</body>"))
-    document, console = browse(page, 400, tmp_path / "profile")
-    assert "<title>run</title>" not in document
-    assert len(console) == 2
-    assert all("Content Security Policy" in line for line in console)
+    tab.open(page)
+    assert tab.evaluate("document.title") != "run"
+    assert len(tab.console) == 2
+    assert all("Content Security Policy" in line for line in tab.console)
