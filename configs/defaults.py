@@ -45,9 +45,13 @@ def defaults(data: str) -> Any:
     config.data.keep = "last"  # last | first | ends: which tokens are kept of a longer text; ends: both, a half of them each
     config.data.lowercase = True  # ASCII letters only
     config.data.filters = placeholder(str)  # characters that separate words, beside space and newline; None: those of Keras
+    config.data.marks = ""  # characters that are words of their own, such as !?
+    config.data.ngrams = placeholder(int)  # words of the longest n-grams, for the bodies ngram_*; None: for the other bodies
+    config.data.ngram_features = 65_536  # n-grams that the model has numbers for
+    config.data.ngram_choice = "frequency"  # frequency | chi2: of the training texts | hashed: all n-grams, without a list
 
     config.model = ConfigDict()
-    config.model.body = "transformer"  # attention | multi_head | transformer
+    config.model.body = "transformer"  # attention | multi_head | transformer | ngram_linear | ngram_attention
     config.model.num_classes = placeholder(int)  # None: those of the data
     config.model.embed_dim = 16
     config.model.num_layers = 1
@@ -58,6 +62,7 @@ def defaults(data: str) -> Any:
     config.model.positions = "none"  # none | learned | sinusoidal | sinusoidal_split | rotary | alibi | t5
     config.model.dropout_rate = 0.0  # of the output of every sub-layer of the body
     config.model.mask_padding = False  # True excludes padding from the keys and from the pooling
+    config.model.logits = "tied"  # of ngram_attention: tied to places in the text | own: one for each n-gram
     config.model.implementation = "auto"  # of the attention: auto | fused | chunked | chunked_autodiff | dense
     config.model.dtype = "float32"  # float32 | bfloat16: of activations and products; parameters and loss are float32
 

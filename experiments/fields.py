@@ -28,6 +28,11 @@ LATER = {  # fields that the first runs did not have, with the values that all o
     "data.lowercase": True,
     "data.filters": None,
     "data.keep": "last",
+    "data.marks": "",
+    "data.ngrams": None,
+    "data.ngram_features": 65_536,
+    "data.ngram_choice": "frequency",
+    "model.logits": "tied",
     "model.implementation": "auto",
     "model.dtype": "float32",
 }

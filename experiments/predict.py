@@ -1,7 +1,6 @@
 """Predicts a label for each line of a file."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import cast
@@ -10,12 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.data import tokenizer
+from experiments.data.ngram_tokenizer import NgramTokenizer
 from experiments.data.tokenizer import Tokenizer
 from experiments.storage.run_folder import Run
 
 BATCH_SIZE = 64
-_PIECE = 2**16  # bytes that are tokenized at once: the words of a line of 10 MB would take 250 MB
 _SHOWN = 60  # characters
 
 
@@ -64,22 +62,8 @@ def predict(
             yield json.dumps(answer | {"text": text} if show_text else answer)
 
 
-def _read(by: Tokenizer, line: bytes) -> tuple[list[int], int, str]:
+def _read(by: Tokenizer | NgramTokenizer, line: bytes) -> tuple[list[int], int, str]:
     """Returns the ids that the model reads of a line, the number of its words that are not in the vocabulary, and its start."""
-    ids, unknown = [tokenizer.START], 0
-    for piece in _pieces(line, by.rules.separator):
-        encoded = by.encode(piece)
-        ids = by.kept(ids + encoded.ids[1:])
-        unknown += encoded.out_of_vocabulary
+    ids, unknown = by.read(line)
     start = line[: 4 * _SHOWN].decode(errors="replace")  # a character has at most four bytes
-    return ids, unknown, "".join(c if c.isprintable() else " " for c in start[:_SHOWN])
-
-
-def _pieces(line: bytes, separator: re.Pattern[bytes]) -> Iterator[bytes]:
-    """Divides a line into pieces of about _PIECE bytes, between words."""
-    first = 0
-    while first < len(line):
-        found = separator.search(line, first + _PIECE)
-        last = found.end() if found else len(line)
-        yield line[first:last]
-        first = last
+    return by.kept(ids), unknown, "".join(c if c.isprintable() else " " for c in start[:_SHOWN])

@@ -1,6 +1,7 @@
 """The rules of a config, one for each field. They are checked before data is read or a program is compiled."""
 
 import codecs
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -15,13 +16,18 @@ from ml_collections import ConfigDict
 from attn import positions
 from attn.kernels.selection import IMPLEMENTATIONS
 from attn.models.classifier import ClassifierConfig
+from attn.models.ngram import BODIES as NGRAM_BODIES
+from attn.models.ngram import NgramConfig
 from experiments import ranges
+from experiments.data.ngram_tokenizer import CHOICES
+from experiments.data.ngrams import LONGEST
 from experiments.data.tokenizer import KEPT
 from experiments.errors import UsageError
 from experiments.fields import CLASSES, FREE, GROUPS, LATER, flattened
 from experiments.fields import MODELS as MODELS
 from experiments.fields import with_later_fields as with_later_fields
 
+ModelConfig = ClassifierConfig | NgramConfig
 Config = Any  # an ml_collections.ConfigDict, whose fields have no static types
 CORPORA = tuple(CLASSES)  # those with pages of their own
 TEXT_FILES, DATASET = "csv", "tfds:"  # the name of data in files of texts, and the start of that of a dataset
@@ -121,7 +127,11 @@ RULES = {
     "data.keep": _choice(*KEPT),
     "data.lowercase": _FLAG,
     "data.filters": _optional(Rule("a text of ASCII characters", lambda x: type(x) is str and x.isascii())),
-    "model.body": _choice("attention", "multi_head", "transformer"),
+    "data.marks": Rule("a text of ASCII characters", lambda x: type(x) is str and x.isascii()),
+    "data.ngrams": _optional(_integer(1, LONGEST)),
+    "data.ngram_features": _integer(1, 2**24),
+    "data.ngram_choice": _choice(*CHOICES),
+    "model.body": _choice("attention", "multi_head", "transformer", *NGRAM_BODIES),
     "model.num_classes": _optional(_integer(2, 65_536)),
     "model.embed_dim": _SIZE,
     "model.num_layers": _SIZE,
@@ -132,6 +142,7 @@ RULES = {
     "model.positions": _choice(*positions.KINDS),
     "model.dropout_rate": _number(0, 1, "a number from 0 to 1, excluding 1"),
     "model.mask_padding": _FLAG,
+    "model.logits": _choice("tied", "own"),
     "model.implementation": _choice("auto", *IMPLEMENTATIONS),
     "model.dtype": Rule(
         "float32 or bfloat16; the range of float16 is too small for a loss that is not scaled", _DTYPES.__contains__
@@ -215,15 +226,33 @@ _SOURCE_FIELDS = ("data.text", "data.label", "data.validation_share", "data.test
 def _check_data(fields: dict[str, Any]) -> None:
     """Refuses fields of `config.data` that the named data would not honour. Raises UsageError."""
     name = fields["data.name"]
+    _check_ngrams(fields)
     if name == TEXT_FILES and fields["data.path"] is None:
         raise UsageError(f"config.data.path=None must be a file of texts and labels with data.name={name}")
     refused = _FILE_FIELDS + _SOURCE_FIELDS if name in CORPORA else _FILE_FIELDS if name.startswith(DATASET) else ()
     for field in refused:
+        if field == "data.validation_share" and name == "imdb" and fields["data.ngrams"] is not None:
+            continue  # which the blog's models must not change
         if fields[field] != LATER[field]:
             raise UsageError(f"config.{field}={fields[field]!r} must be {LATER[field]} with data.name={name}")
 
 
-def model_config(config: Config, vocabulary_size: int, max_length: int, num_classes: int | None = None) -> ClassifierConfig:
+def _check_ngrams(fields: dict[str, Any]) -> None:
+    """Refuses n-grams for a model that reads words, and the reverse. Raises UsageError."""
+    body, longest, name = fields["model.body"], fields["data.ngrams"], fields["data.name"]
+    if (body in NGRAM_BODIES) != (longest is not None):
+        rule = f"an integer from 1 to {LONGEST}" if longest is None else "None"
+        raise UsageError(f"config.data.ngrams={longest} must be {rule} with model.body={body}")
+    if longest is None:
+        return
+    if name not in CORPORA:
+        raise UsageError(f"config.data.name={name} must be one of {', '.join(CORPORA)} with data.ngrams={longest}")
+    for field, value in (("data.vocabulary_size", None), ("model.positions", "none"), ("model.dtype", "float32")):
+        if fields[field] != value:
+            raise UsageError(f"config.{field}={fields[field]!r} must be {value} with data.ngrams={longest}")
+
+
+def model_config(config: Config, vocabulary_size: int, max_length: int, num_classes: int | None = None) -> ModelConfig:
     """Returns the model's config for a corpus.
 
     Args:
@@ -239,9 +268,17 @@ def model_config(config: Config, vocabulary_size: int, max_length: int, num_clas
     if fields["num_classes"] is None:
         fields["num_classes"] = CLASSES[config.data.name] if num_classes is None else num_classes
     try:
-        return ClassifierConfig(**fields, vocabulary_size=vocabulary_size, max_length=max_length)
+        return _model_config(fields, vocabulary_size, max_length)
     except ValueError as error:
         raise UsageError(f"config.model: {error}") from None
+
+
+def _model_config(fields: dict[str, Any], vocabulary_size: int, max_length: int) -> ModelConfig:
+    sizes = {"vocabulary_size": vocabulary_size, "max_length": max_length}
+    if fields["body"] in NGRAM_BODIES:
+        names = {field.name for field in dataclasses.fields(NgramConfig)}
+        return NgramConfig(**{name: value for name, value in fields.items() if name in names}, **sizes)
+    return ClassifierConfig(**{name: value for name, value in fields.items() if name != "logits"}, **sizes)
 
 
 def load_page(name: str, data: str) -> Config:

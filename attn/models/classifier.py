@@ -64,6 +64,8 @@ class ClassifierConfig:
     implementation: Implementation = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
 
+    trimmed_eighths = (4, 6, 8)  # of max_length: to which a training step may cut off padding
+
     def __post_init__(self):
         flags.check_implementation(self.implementation)
         if self.body not in ("attention", "multi_head", "transformer"):
@@ -87,6 +89,11 @@ class ClassifierConfig:
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype={self.dtype!r} is neither 'float32' nor 'bfloat16'")
         self._check_positions()
+
+    @property
+    def queries(self) -> int:
+        """The number of queries of each head."""
+        return self.max_length
 
     @property
     def layer_dtype(self) -> DTypeLike | None:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from attn import viewer
+from attn.models.classifier import Classifier
 from experiments.attend import live as live_model
 from experiments.attend import weights, words
 from experiments.errors import UsageError, printable
@@ -38,6 +39,8 @@ def page(
       UsageError: No word of the text is known, an index is out of range, or the model cannot run in a page.
     """
     config = run.model.config
+    if not isinstance(run.model, Classifier):
+        raise UsageError(f"attend shows models over words: model.body={config.body} weighs n-grams, one query a text")
     _check(layer, config.num_layers, "--layer", "the layers of the model")
     _check(head or 0, config.num_heads, "--head", "the heads of each layer")
     told = words.read(text, run.tokenizer)

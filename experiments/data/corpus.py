@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.data.ngram_tokenizer import NgramTokenizer
 from experiments.data.tokenizer import Tokenizer
 
 SENTIMENTS = ("neg", "pos")  # the classes of imdb and verdicts
@@ -17,7 +18,7 @@ class Split(NamedTuple):
     """The examples of a split.
 
     Attributes:
-      tokens: uint16 `[E, T]`, padded with 0 at the end.
+      tokens: uint16 `[E, T]`, or uint32 for n-grams, padded with 0 at the end.
       labels: int8 `[E]`, or int32 for more than 127 classes: the indices of the labels in the corpus' `classes`.
     """
 
@@ -29,7 +30,7 @@ class Split(NamedTuple):
 class Corpus:
     """A corpus. `test` is a function, so that the test texts are not read before the final evaluation."""
 
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | NgramTokenizer
     train: Split
     validation: Split
     test: Callable[[], Split]

@@ -22,6 +22,7 @@ from experiments.storage import files
 
 FORMAT = 1  # raise it when the same archive and settings give different arrays
 VOCABULARY_SIZE, MAX_LENGTH = 10_000, 256
+TRAIN_SIZE = 25_000  # with the validation reviews
 VALIDATION_SIZE = 10_000  # the first reviews of the shuffled training data, as in the examples of Keras
 SHUFFLE_SEED = 113  # that of keras.datasets.imdb
 
@@ -60,6 +61,8 @@ def load(
     identity = {"format": FORMAT, "archive_sha256": imdb.prepared_sha256(prepared), **settings}
     if (rules, keep) != (KERAS, "last"):  # without these, the name of the folder is that from before they existed
         identity |= {"lowercase": rules.lowercase, "filters": rules.filters, "keep": keep}
+    if rules.marks:
+        identity |= {"marks": rules.marks}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = imdb_location.data_directory(data_dir) / "imdb_labeled_arrays" / digest[:16]
     if not folder.exists():  # it has its name only when it is complete
@@ -91,7 +94,7 @@ def _write(folder: Path, prepared: Path, identity: dict[str, Any], empty: Tokeni
 
 def _tokenise(folder: Path, prepared: Path, identity: dict[str, Any], empty: Tokenizer) -> None:
     """Writes the arrays with a tokenizer that has no words yet."""
-    reviews = {split: _read(prepared, split) for split in imdb_archive.SPLITS}
+    reviews = {split: read(prepared, split) for split in imdb_archive.SPLITS}
     words = tokenizer.rank_words(tokenizer.count_words((text for text, _ in reviews["train"]), empty.rules))
     (folder / "words.txt").write_bytes(b"\n".join(words))  # no word contains a newline; some are not UTF-8
     encoder = dataclasses.replace(empty, words=words)
@@ -102,7 +105,8 @@ def _tokenise(folder: Path, prepared: Path, identity: dict[str, Any], empty: Tok
     array_folder.write_manifest(folder, identity)
 
 
-def _read(prepared: Path, split: str) -> list[tuple[bytes, int]]:
+def read(prepared: Path, split: str) -> list[tuple[bytes, int]]:
+    """Returns text and label of each review of a split. Raises DataError if the prepared dataset is damaged."""
     from experiments.data import imdb_builder
 
     try:

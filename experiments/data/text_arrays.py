@@ -48,6 +48,8 @@ def load(data: Any, rules: WordRules, data_dir: Path | None = None) -> Corpus:
     content = source.content()
     identity = {"format": FORMAT, "content": content, "splits": list(source.splits), "text": data.text, "label": data.label}
     identity |= {"encoding": data.encoding, "lowercase": rules.lowercase, "filters": rules.filters, "keep": data.keep}
+    if rules.marks:
+        identity |= {"marks": rules.marks}
     identity |= {"vocabulary_size": data.vocabulary_size, "max_length": data.max_length, "split_seed": data.split_seed}
     identity |= {"validation_share": data.validation_share, "test_share": data.test_share}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

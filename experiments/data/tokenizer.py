@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ PAD, START, OUT_OF_VOCABULARY = 0, 1, 2
 FIRST_RANK_OFFSET = 3  # the word of rank r, counted from 1, has id r + 3: Keras leaves id 3 unused
 LARGEST_VOCABULARY = 2**16  # ids are stored as uint16
 Token = TypeVar("Token")
+_PIECE = 2**16  # bytes that are tokenized at once
 KEPT = ("last", "first", "ends")  # which tokens are kept of a text that is too long
 
 # The filter of Keras with tab and newline. The apostrophe is not a separator. Other control bytes, NUL and non-ASCII bytes are
@@ -41,14 +42,21 @@ class WordRules:
     Attributes:
       lowercase: Whether words are in lower case. This changes ASCII letters only, as the rules are about bytes.
       filters: The separators beside space and newline, ASCII characters. None is FILTERS.
+      marks: Characters that are words of their own, wherever they stand; ASCII, even where `filters` has them.
     """
 
     lowercase: bool = True
     filters: str | None = None
+    marks: str = ""
 
     @functools.cached_property
     def _separators(self) -> bytes:
-        return (FILTERS if self.filters is None else self.filters).encode("ascii") + _ALWAYS
+        separators = (FILTERS if self.filters is None else self.filters).encode("ascii") + _ALWAYS
+        return bytes(byte for byte in separators if byte not in self.marks.encode("ascii"))
+
+    @functools.cached_property
+    def _marks(self) -> re.Pattern[bytes]:
+        return re.compile(b"([" + re.escape(self.marks.encode("ascii")) + b"])")
 
     @functools.cached_property
     def separator(self) -> re.Pattern[bytes]:
@@ -63,7 +71,8 @@ class WordRules:
     def split(self, text: bytes) -> list[bytes]:
         """Returns the words of a text."""
         # Not .split(), which would also split at carriage returns, form feeds and vertical tabs.
-        return list(filter(None, text.translate(self._table).split(b" ")))
+        text = text.translate(self._table)
+        return list(filter(None, (self._marks.sub(rb" \1 ", text) if self.marks else text).split(b" ")))
 
 
 KERAS = WordRules()
@@ -94,6 +103,14 @@ def check_settings(vocabulary_size: int, max_length: int) -> None:
         raise ValueError(f"vocabulary_size={vocabulary_size} is outside {low} to {high}: four reserved ids, stored as uint16")
     if max_length < 1:
         raise ValueError(f"max_length={max_length} must be at least 1")
+
+
+def kept(ids: list[Token], max_length: int, keep: str) -> list[Token]:
+    """Returns the ids that are kept of a text; see `Tokenizer`."""
+    if len(ids) <= max_length:
+        return ids
+    last = {"last": max_length, "first": 0, "ends": max_length // 2}[keep]
+    return ids[: max_length - last] + ids[len(ids) - last :]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,12 +157,18 @@ class Tokenizer:
         ids = [known[word] for word in words if word in known]
         return Encoded([START, *ids], len(words) - len(ids) + ids.count(OUT_OF_VOCABULARY))
 
+    def read(self, text: bytes) -> Encoded:
+        """Returns what `encode` returns, with the ids that are kept. In pieces: the words of 10 MB would take 250 MB."""
+        ids, unknown = [START], 0
+        for piece in _pieces(text, self.rules.separator):
+            encoded = self.encode(piece)
+            ids = self.kept(ids + encoded.ids[1:])
+            unknown += encoded.out_of_vocabulary
+        return Encoded(ids, unknown)
+
     def kept(self, ids: list[Token]) -> list[Token]:
         """Returns the ids that are kept of a text, at most max_length. kept(kept(a) + b) is kept(a + b)."""
-        if len(ids) <= self.max_length:
-            return ids
-        last = {"last": self.max_length, "first": 0, "ends": self.max_length // 2}[self.keep]
-        return ids[: self.max_length - last] + ids[len(ids) - last :]
+        return kept(ids, self.max_length, self.keep)
 
     def pad(self, rows: Sequence[list[int]]) -> np.ndarray:
         """Returns uint16 `[E, T]` with T = max_length: the ids that are kept of each row, followed by zeros."""
@@ -154,3 +177,13 @@ class Tokenizer:
             kept = self.kept(ids)
             padded[: len(kept)] = kept
         return tokens
+
+
+def _pieces(line: bytes, separator: re.Pattern[bytes]) -> Iterator[bytes]:
+    """Divides a line into pieces of about _PIECE bytes, between words."""
+    first = 0
+    while first < len(line):
+        found = separator.search(line, first + _PIECE)
+        last = found.end() if found else len(line)
+        yield line[first:last]
+        first = last

@@ -10,10 +10,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from attn.models.classifier import Classifier
 from experiments import settings
 from experiments.data.corpus import SENTIMENTS, Corpus
-from experiments.data.tokenizer import Tokenizer
 from experiments.errors import DataError, UsageError, first_line, warn
 from experiments.settings import Config
 from experiments.storage import checkpoints, files, lock, provenance
@@ -27,9 +25,9 @@ class Run(NamedTuple):
     """A trained classifier. `model.apply({"params": params}, tokens)` returns its logits for int32 tokens `[*B, T]`."""
 
     config: Config
-    model: Classifier
+    model: build.AnyClassifier
     params: Any
-    tokenizer: Tokenizer
+    tokenizer: build.AnyTokenizer
     classes: tuple[str, ...]  # the names of the labels, by the index of their logit
     corpus_sha256: str  # of the corpus that it was trained on
 
@@ -88,7 +86,7 @@ def refuse_other_corpus(workdir: Path, config: Config, sha256: str, corpus: Corp
         raise DataError(f"--workdir={workdir} was trained on another version of the corpus {config.data.name}")
 
 
-def open_new(workdir: Path, config: Config, tokenizer: Tokenizer) -> None:
+def open_new(workdir: Path, config: Config, tokenizer: build.AnyTokenizer) -> None:
     """Writes the config and the vocabulary, and removes how an earlier attempt has ended. Raises OSError."""
     for name in (RESULT, divergence.FILE):  # of fewer epochs, or of an attempt that goes on
         (workdir / name).unlink(missing_ok=True)
@@ -120,8 +118,7 @@ def load(workdir: str | Path, checkpoint: str = "last") -> Run:
     _warn(workdir, checkpoint, step)
     try:
         words = tuple((workdir / WORDS).read_bytes().split(b"\n"))
-        data = config.data
-        tokenizer = Tokenizer(words, meta["vocabulary_size"], meta["max_length"], build.rules_of(data), data.keep)
+        tokenizer = build.build_tokenizer(config.data, words, meta["vocabulary_size"], meta["max_length"])
         if tokenizer.sha256 != meta["words_sha256"]:
             raise ValueError(f"{WORDS} has changed since the run wrote it")
         classes = _classes(config, meta)

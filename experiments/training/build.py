@@ -10,13 +10,18 @@ import optax
 import attn
 from attn.kernels import selection
 from attn.models.classifier import Classifier
+from attn.models.ngram import NgramClassifier, NgramConfig
 from experiments import settings
 from experiments.data.corpus import Corpus
+from experiments.data.ngram_tokenizer import NgramSettings, NgramTokenizer
 from experiments.data.tokenizer import Tokenizer, WordRules
 from experiments.errors import UsageError
 from experiments.machine import devices
 from experiments.settings import Config
 from experiments.training import steps
+
+AnyTokenizer = Tokenizer | NgramTokenizer
+AnyClassifier = Classifier | NgramClassifier
 
 
 def build_corpus(config: Config) -> Corpus:
@@ -36,6 +41,13 @@ def build_corpus(config: Config) -> Corpus:
 def _read_corpus(data: Config) -> Corpus:
     rules = rules_of(data)
     data_dir = None if data.dir is None else Path(data.dir)
+    if data.ngrams is not None:
+        from experiments.data import imdb_arrays, ngram_arrays
+
+        share = data.validation_share
+        validation = imdb_arrays.VALIDATION_SIZE if share is None else max(1, round(share * imdb_arrays.TRAIN_SIZE))
+        settings_of = ngram_settings(data)
+        return ngram_arrays.load(data.name, settings_of, data.max_length, validation, data_dir, rules, data.keep)
     if data.name == "verdicts":
         from experiments.data import verdicts
 
@@ -51,18 +63,31 @@ def _read_corpus(data: Config) -> Corpus:
 
 def rules_of(data: Config) -> WordRules:
     """Returns what a word is, by the fields of `config.data`."""
-    return WordRules(data.lowercase, data.filters)
+    return WordRules(data.lowercase, data.filters, data.marks)
 
 
-def build_model(config: Config, tokenizer: Tokenizer, num_classes: int | None = None) -> Classifier:
+def ngram_settings(data: Config) -> NgramSettings:
+    """Returns which n-grams are features, by the fields of `config.data`."""
+    return NgramSettings(data.ngrams, data.ngram_choice, data.ngram_features)
+
+
+def build_tokenizer(data: Config, words: tuple[bytes, ...], vocabulary_size: int, max_length: int) -> AnyTokenizer:
+    """Returns the tokenizer of a run, from the fields of `config.data` and what the run has kept of it."""
+    if data.ngrams is not None:
+        return NgramTokenizer(tuple(filter(None, words)), ngram_settings(data), max_length, rules_of(data), data.keep)
+    return Tokenizer(words, vocabulary_size, max_length, rules_of(data), data.keep)
+
+
+def build_model(config: Config, tokenizer: AnyTokenizer, num_classes: int | None = None) -> AnyClassifier:
     """Returns the model of `config.model`, with the vocabulary size and the length of the tokenizer.
 
     `num_classes` is the number of classes of the corpus; None: its name tells them.
     """
-    return Classifier(settings.model_config(config, tokenizer.vocabulary_size, tokenizer.max_length, num_classes))
+    found = settings.model_config(config, tokenizer.vocabulary_size, tokenizer.max_length, num_classes)
+    return NgramClassifier(found) if isinstance(found, NgramConfig) else Classifier(found)
 
 
-def attention_of(model: Classifier) -> list[str]:
+def attention_of(model: AnyClassifier) -> list[str]:
     """Returns, for each layer in order, the implementation of attention in a train step: the first line of `attn.explain`."""
     tokens, rng = jax.ShapeDtypeStruct((model.config.max_length,), jnp.int32), jax.random.key(0)
     with selection.record_selections() as choices:
@@ -70,7 +95,7 @@ def attention_of(model: Classifier) -> list[str]:
     return [str(explanation).partition("\n")[0] for explanation in choices]
 
 
-def build_plan(config: Config, model: Classifier, examples: int) -> steps.Plan:
+def build_plan(config: Config, model: AnyClassifier, examples: int) -> steps.Plan:
     """Returns the plan for which the programs of a run are compiled, with so many examples to train on."""
     steps_in_all = config.epochs * -(-examples // config.batch_size)
     return steps.make_plan(model, build_optimizer(config, steps_in_all), config.batch_size, devices.chosen(config.devices))

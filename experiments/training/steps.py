@@ -21,6 +21,7 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from attn.models.classifier import PADDING, Classifier
+from attn.models.ngram import NgramClassifier
 from attn.shapes import Array
 from experiments.machine.devices import Device
 
@@ -94,6 +95,7 @@ class Batches(NamedTuple):
     slots: Array
 
 
+AnyClassifier = Classifier | NgramClassifier
 Optimizer = Callable[[Scalars], optax.GradientTransformation]
 
 
@@ -101,7 +103,7 @@ Optimizer = Callable[[Scalars], optax.GradientTransformation]
 class Plan:
     """The static argument of the programs: the model, its optimizer, and how a batch is divided."""
 
-    model: Classifier
+    model: AnyClassifier
     optimizer: Optimizer
     batch_size: int
     microbatch_size: int
@@ -190,16 +192,17 @@ def _lengths(tokens: np.ndarray, order: np.ndarray) -> np.ndarray:
     return np.where(order >= 0, lengths[order], 0)
 
 
-def make_plan(model: Classifier, optimizer: Optimizer, batch_size: int, devices: Sequence[Device]) -> Plan:
+def make_plan(model: AnyClassifier, optimizer: Optimizer, batch_size: int, devices: Sequence[Device]) -> Plan:
     """Makes a plan over devices."""
     mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
-    microbatch_size, length = -(-batch_size // mesh.size), model.config.max_length
+    config, length = model.config, model.config.max_length
+    microbatch_size = -(-batch_size // mesh.size)
     lengths = (length,)
     if devices[0].platform == "cpu":
-        most = max(1, _CACHE_BYTES // (4 * model.config.num_heads * length**2))
+        most = max(1, _CACHE_BYTES // (4 * config.num_heads * length * config.queries))
         microbatch_size = -(-microbatch_size // -(-microbatch_size // most))  # equal ones, so that few rows hold no example
-        if model.config.mask_padding and length >= _TRIMMED_FROM:
-            lengths = (length // 2, 3 * length // 4, length)
+        if config.mask_padding and length >= _TRIMMED_FROM:
+            lengths = tuple(length * eighths // 8 for eighths in config.trimmed_eighths)
     return Plan(model, optimizer, batch_size, microbatch_size, lengths, mesh)
 
 
@@ -405,7 +408,7 @@ def _cut(function: Callable[[Batches], Any], length: int, part: Batches) -> Any:
     return function(part._replace(tokens=part.tokens[:, :length]))
 
 
-def _sums(model: Classifier, params: Any, part: Batches, noise: Noise | None) -> Sums:
+def _sums(model: AnyClassifier, params: Any, part: Batches, noise: Noise | None) -> Sums:
     """Returns the sums over examples, of which the slot −1 stands for none."""
     weights, tokens, labels = part.slots >= 0, part.tokens.astype(jnp.int32), part.labels.astype(jnp.int32)
     losses, correct = jax.vmap(functools.partial(_score, model, params, noise))(tokens, labels, part.slots)
@@ -418,7 +421,7 @@ def _sums(model: Classifier, params: Any, part: Batches, noise: Noise | None) ->
 
 
 def _score(
-    model: Classifier, params: Any, noise: Noise | None, tokens: Array, label: Array, slot: Array
+    model: AnyClassifier, params: Any, noise: Noise | None, tokens: Array, label: Array, slot: Array
 ) -> tuple[Array, Array]:
     """Returns the cross-entropy of one review `[T]` in nats, and whether the most probable class is its label."""
     options: dict[str, Any] = {}

@@ -1,0 +1,152 @@
+"""Text classifiers over n-grams: a number for each of them, and attention that weighs those of a text."""
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from attn.attention import attend
+from attn.kernels.selection import Implementation
+from attn.layers import flags
+from attn.layers.dense import Dropout
+from attn.shapes import Array, Logits, Tokens
+
+BODIES = ("ngram_linear", "ngram_attention")
+PADDING = 0
+BUCKETS = 16
+_FIRST = 4  # n-grams of the bucket that is nearest to an end of the text
+_SOFTENED = 0.5  # the power of the number of n-grams by which their sum is divided
+
+
+@dataclasses.dataclass(frozen=True)
+class NgramConfig:
+    """The architecture of a classifier over n-grams.
+
+    Attributes:
+      body: "ngram_linear" weighs all n-grams of a text equally. "ngram_attention" weighs them by softmax attention.
+      vocabulary_size: the number of ids; id 0 is padding, and each other one an n-gram or a bucket of hashed n-grams.
+      max_length: the number of ids of a text.
+      num_classes: the number of classes.
+      num_heads: the number of attention heads, whose outputs are averaged; each has attention logits of its own.
+      logits: what the attention logit of an n-gram is. "tied": a number for how far it is from the end of the text, plus one for
+        how far from the beginning, `BUCKETS` of each for all n-grams. "own": a number for each n-gram.
+      dropout_rate: the rate at which n-grams are left out of a text.
+      implementation: that of the attention, as in `attn.attend`.
+
+    Raises:
+      ValueError: one line with the field, its value and the rule.
+    """
+
+    body: Literal["ngram_linear", "ngram_attention"]
+    vocabulary_size: int
+    max_length: int
+    num_classes: int
+    num_heads: int
+    logits: Literal["tied", "own"]
+    dropout_rate: float
+    implementation: Implementation = "auto"
+
+    mask_padding = True  # always: how many n-grams a text has differs more than its length in words
+    queries = 1  # of each head
+    trimmed_eighths = (2, 4, 8)  # of max_length: to which a training step may cut off padding
+
+    def __post_init__(self):
+        flags.check_implementation(self.implementation)
+        if self.body not in BODIES:
+            raise ValueError(f"body={self.body!r} is not one of {', '.join(BODIES)}")
+        if self.logits not in ("tied", "own"):
+            raise ValueError(f"logits={self.logits!r} is neither tied nor own")
+        for field, least in (("vocabulary_size", 2), ("max_length", 1), ("num_classes", 2), ("num_heads", 1)):
+            if getattr(self, field) < least:
+                raise ValueError(f"{field}={getattr(self, field)} is less than {least}")
+        if not 0 <= self.dropout_rate < 1:
+            raise ValueError(f"dropout_rate={self.dropout_rate} is not in [0, 1)")
+
+
+class NgramClassifier(flags.WithFlags):
+    """A text classifier over n-grams.
+
+    The margin of a text with the n-grams x_1 … x_P is s · P^½ · Σ_p a_p v(x_p) + b, with one number v for each n-gram, a scale s
+    and a bias b. The weights a are 1 / P for "ngram_linear", and the softmax of the attention logits for "ngram_attention",
+    which computes the same as "ngram_linear" at first, since the logits start at 0. With two classes the logits are minus and plus
+    half of the margin; with C > 2, each n-gram has C numbers.
+
+    Attributes:
+      config: the architecture.
+    """
+
+    config: NgramConfig
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, *, deterministic: flags.Flag | None = None, dropout_rate: Array | None = None) -> Logits:
+        """Classifies texts.
+
+        Args:
+          tokens: integers `[*B, T]`, the ids of the n-grams of each text in their order, 0 behind the last one.
+          deterministic: False leaves out n-grams at random, and needs the rng named "dropout". None means the field, or True.
+          dropout_rate: a scalar array in [0, 1), which is not checked, in place of the config's rate. Without effect if the
+            config's rate is 0.
+
+        Returns:
+          Logits `[*B, C]`, float32. Those of a text without n-grams are the bias.
+        """
+        config = self.config
+        size = 1 if config.num_classes == 2 else config.num_classes
+        table = self.param("values", nn.initializers.zeros, (config.vocabulary_size - 1, size))
+        scale = self.param("scale", nn.initializers.ones, ())
+        bias = self.param("bias", nn.initializers.zeros, (size,))
+        kept = self._kept(tokens, deterministic, dropout_rate)
+        values = jnp.where(kept[..., None], jnp.asarray(table)[jnp.maximum(tokens - 1, 0)], 0)
+        count = jnp.maximum(jnp.sum(kept, axis=-1, keepdims=True), 1).astype(values.dtype)
+        if config.body == "ngram_linear":
+            mean = jnp.sum(values, axis=-2) / count
+        else:
+            mean = self._attend(tokens, kept, values)
+        margin = scale * mean * count ** (1 - _SOFTENED) + bias
+        return jnp.concatenate([-margin / 2, margin / 2], axis=-1) if size == 1 else margin
+
+    @nn.nowrap
+    def _kept(self, tokens: Tokens, deterministic: flags.Flag | None, dropout_rate: Array | None) -> Array:
+        """Which ids are n-grams that dropout does not leave out, bool `[*B, T]`."""
+        rate = self.config.dropout_rate if dropout_rate is None or self.config.dropout_rate == 0 else dropout_rate
+        dropout = Dropout(rate, deterministic=flags.resolve_deterministic(self, deterministic))
+        return (tokens != PADDING) & (dropout(jnp.ones(tokens.shape, jnp.float32)) > 0)
+
+    @nn.nowrap
+    def _attend(self, tokens: Tokens, kept: Array, values: Array) -> Array:
+        """The values under the weights of the heads, and the mean of these, `[*B, T, V]` to `[*B, V]`."""
+        heads = self.config.num_heads
+        logits = self._own_logits(tokens, heads) if self.config.logits == "own" else self._tied_logits(tokens, heads)
+        query = jnp.ones((*tokens.shape[:-1], 1, heads, 1), values.dtype)
+        value = jnp.broadcast_to(values[..., None, :], (*values.shape[:-1], heads, values.shape[-1]))
+        found = attend(
+            query,
+            logits[..., None],
+            value,
+            scale=1.0,
+            mask=kept[..., None, None, :],
+            implementation=self.config.implementation,
+        )
+        return jnp.mean(found[..., 0, :, :], axis=-2)
+
+    @nn.nowrap
+    def _own_logits(self, tokens: Tokens, heads: int) -> Array:
+        table = self.param("logits", nn.initializers.zeros, (self.config.vocabulary_size - 1, heads))
+        return jnp.asarray(table)[jnp.maximum(tokens - 1, 0)]
+
+    @nn.nowrap
+    def _tied_logits(self, tokens: Tokens, heads: int) -> Array:
+        from_end, from_start = (
+            self.param(name, nn.initializers.zeros, (BUCKETS, heads)) for name in ("logits_from_end", "logits_from_start")
+        )
+        position = jnp.arange(tokens.shape[-1])
+        length = jnp.sum(tokens != PADDING, axis=-1, keepdims=True)
+        behind = bucket(jnp.maximum(length - 1 - position, 0))
+        return jnp.asarray(from_end)[behind] + jnp.asarray(from_start)[bucket(position)]
+
+
+def bucket(distance: Array) -> Array:
+    """The bucket of a number of n-grams: below 4 is 0, and each bound is √2 times the one before it, up to 512."""
+    bounds = jnp.ceil(_FIRST * 2 ** (jnp.arange(BUCKETS - 1) / 2)).astype(jnp.int32)
+    return jnp.searchsorted(bounds, distance, side="right").astype(jnp.int32)

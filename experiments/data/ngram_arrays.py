@@ -1,0 +1,139 @@
+"""Corpora of n-grams: IMDB, whose arrays are kept, and the embedded corpus."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from experiments.data import array_folder, imdb, imdb_archive, imdb_arrays, imdb_location, ngrams, verdicts
+from experiments.data.corpus import Corpus, Split
+from experiments.data.ngram_tokenizer import NgramSettings, NgramTokenizer
+from experiments.data.tokenizer import WordRules
+from experiments.errors import DataError
+from experiments.storage import files
+
+FORMAT = 1  # raise it when the same archive and settings give different arrays
+MAX_LENGTH = 1024  # where the config has none
+_ARRAYS, _WORDS = "imdb_ngram_arrays", "ngrams.txt"
+
+
+def load(
+    name: str,
+    settings: NgramSettings,
+    max_length: int | None,
+    validation_size: int,
+    data_dir: Path | None,
+    rules: WordRules,
+    keep: str,
+) -> Corpus:
+    """Loads a corpus. The n-grams are chosen in its training texts, not in those for validation or test.
+
+    The first call with given settings takes two minutes for IMDB. Later calls map the arrays.
+
+    Args:
+      name: "imdb" or "verdicts".
+      settings: Which n-grams are features.
+      max_length: The number of n-grams that are kept of a text. None is MAX_LENGTH.
+      validation_size: The number of IMDB's reviews for validation; the other ones of the 25,000 are for training. They are the
+        first ones in the order of Keras, as in `imdb_arrays`.
+      data_dir: The data directory; see `imdb.prepare`.
+      rules: What a word is.
+      keep: Which n-grams are kept of a longer text; see `Tokenizer`.
+
+    Raises:
+      DataError: The data is missing or damaged.
+    """
+    empty = NgramTokenizer((), settings, MAX_LENGTH if max_length is None else max_length, rules, keep)
+    if name == "verdicts":
+        return _verdicts(empty)
+    prepared = imdb.prepare(None, data_dir)
+    identity = {"format": FORMAT, "archive_sha256": imdb.prepared_sha256(prepared)}
+    identity |= dataclasses.asdict(settings) | dataclasses.asdict(rules)
+    identity |= {"max_length": empty.max_length, "keep": keep, "validation_size": validation_size}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    folder = imdb_location.data_directory(data_dir) / _ARRAYS / digest[:16]
+    if not folder.exists():  # it has its name only when it is complete
+        _write(folder, prepared, identity, empty, validation_size)
+    return _open(folder, empty, validation_size)
+
+
+def _verdicts(empty: NgramTokenizer) -> Corpus:
+    reviews = verdicts.reviews(0)
+    tokenizer = fitted(empty, [text.encode() for text, _ in reviews["train"]], _labels(reviews["train"]))
+
+    def split(name: str) -> Split:
+        return Split(_tokens(tokenizer, [text.encode() for text, _ in reviews[name]]), _labels(reviews[name]))
+
+    return Corpus(tokenizer, split("train"), split("validation"), lambda: split("test"))
+
+
+def fitted(empty: NgramTokenizer, texts: Iterable[bytes], labels: np.ndarray) -> NgramTokenizer:
+    """Returns a tokenizer with the n-grams that are chosen in labelled texts; with hashed ones, the same tokenizer."""
+    settings = empty.settings
+    if settings.choice == "hashed":
+        return empty
+    found = [ngrams.occurrences(empty.rules.split(text), settings.longest).hashes for text in texts]
+    chosen = ngrams.chosen(found, labels, settings.features, settings.choice)
+    words = tuple(b"%016x" % value for value in chosen.tolist())
+    return NgramTokenizer(words, settings, empty.max_length, empty.rules, empty.keep)
+
+
+def _tokens(tokenizer: NgramTokenizer, texts: Iterable[bytes]) -> np.ndarray:
+    return tokenizer.pad([tokenizer.encode(text).ids for text in texts])
+
+
+def _labels(examples: list[Any]) -> np.ndarray:
+    return np.array([label for _, label in examples], np.int8)
+
+
+def _write(folder: Path, prepared: Path, identity: dict[str, Any], empty: NgramTokenizer, validation_size: int) -> None:
+    staging = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        with files.no_leftovers(folder.parent), contextlib.ExitStack() as stack:
+            staging.mkdir()
+            stack.callback(shutil.rmtree, staging, ignore_errors=True)
+            _fill(staging, prepared, empty, validation_size)
+            array_folder.write_manifest(staging, identity)
+            staging.rename(folder)
+    except OSError as error:
+        if not folder.exists():  # otherwise another process was faster, with the same arrays
+            raise DataError(f"the n-grams of IMDB cannot be written to {folder}: {imdb_archive.one_line(error)}") from error
+
+
+def _fill(folder: Path, prepared: Path, empty: NgramTokenizer, validation_size: int) -> None:
+    reviews = {split: imdb_arrays.read(prepared, split) for split in imdb_archive.SPLITS}
+    orders = imdb_arrays.keras_orders(*map(len, reviews.values()))
+    ordered = {split: [found[i] for i in order] for (split, found), order in zip(reviews.items(), orders, strict=True)}
+    train = ordered["train"][validation_size:]
+    tokenizer = fitted(empty, _shown("Choosing n-grams", train), _labels(train))
+    (folder / _WORDS).write_bytes(b"\n".join(tokenizer.words))
+    for split, examples in ordered.items():
+        tokens = _tokens(tokenizer, _shown(f"n-grams of IMDB {split}", examples))
+        np.save(folder / f"{split}_tokens.npy", tokens, allow_pickle=False)
+        np.save(folder / f"{split}_labels.npy", _labels(examples), allow_pickle=False)
+
+
+def _shown(what: str, examples: list[tuple[bytes, int]]) -> Iterator[bytes]:
+    return (text for text, _ in tqdm.tqdm(examples, desc=what, unit=" reviews", file=sys.stderr))
+
+
+def _open(folder: Path, empty: NgramTokenizer, validation_size: int) -> Corpus:
+    words = tuple(array_folder.checked(folder, _WORDS).read_bytes().split())
+    train = array_folder.open_split(folder, "train")
+    return Corpus(
+        tokenizer=NgramTokenizer(words, empty.settings, empty.max_length, empty.rules, empty.keep),
+        train=Split(train.tokens[validation_size:], train.labels[validation_size:]),
+        validation=Split(train.tokens[:validation_size], train.labels[:validation_size]),
+        test=functools.partial(array_folder.open_split, folder, "test"),
+    )
