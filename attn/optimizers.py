@@ -1,4 +1,4 @@
-"""Keras' Adam as an `optax.GradientTransformation`."""
+"""Optimizers as `optax.GradientTransformation`: Keras' Adam, and an Adam whose steps are relative to the parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -38,3 +38,21 @@ def keras_adam(learning_rate: optax.ScalarOrSchedule = 1e-3, beta_1: float = 0.9
         return steps, optax.ScaleByAdamState(count, mu=mu, nu=nu)
 
     return optax.GradientTransformation(init, update)
+
+
+def relative_adam(learning_rate: optax.ScalarOrSchedule, floor: float = 0.1, beta_1: float = 0.9, beta_2: float = 0.99):
+    """Adam with steps in proportion to the parameters: w −= lr · (|w| + floor) · m̂ / (√v̂ + 1e-8).
+
+    With floor 0 this is Madam (Bernstein et al. 2020, "Learning compositional functions via multiplicative weight updates"),
+    to first order in the learning rate, which changes no sign. It suits parameters that start at different sizes on purpose, such
+    as the log-count ratios of n-grams. The floor lets parameters change that start at 0, and their signs.
+
+    `learning_rate` is a number, or a schedule of optax: a function of the number of steps done. `update` needs the parameters.
+    """
+
+    def relative(updates, params):
+        return jax.tree.map(lambda step, w: step * (jnp.abs(w) + floor), updates, params)
+
+    return optax.chain(
+        optax.scale_by_adam(beta_1, beta_2), optax.stateless(relative), optax.scale_by_learning_rate(learning_rate)
+    )

@@ -16,7 +16,7 @@ def defaults(data: str) -> Any:
     config.patience = placeholder(int)  # epochs without a better val_accuracy after which training stops; None: never
 
     config.init_from = placeholder(str)  # a run folder, from whose parameters a new run starts where name and shape agree
-    config.optimizer = "keras_adam"  # keras_adam | adamw | sgd
+    config.optimizer = "keras_adam"  # keras_adam | adamw | sgd | relative_adam
     config.learning_rate = 1e-3  # the highest, after the warm-up
     config.schedule = "constant"  # constant | cosine: to 0 at the last step
     config.warmup_steps = 0  # in which the learning rate rises from 0
@@ -63,6 +63,7 @@ def defaults(data: str) -> Any:
     config.model.dropout_rate = 0.0  # of the output of every sub-layer of the body
     config.model.mask_padding = False  # True excludes padding from the keys and from the pooling
     config.model.logits = "tied"  # of ngram_attention: tied to places in the text | own: one for each n-gram
+    config.model.initial_values = "zeros"  # of ngram_*: zeros | log_ratios, of how many training texts of each class have them
     config.model.implementation = "auto"  # of the attention: auto | fused | chunked | chunked_autodiff | dense
     config.model.dtype = "float32"  # float32 | bfloat16: of activations and products; parameters and loss are float32
 

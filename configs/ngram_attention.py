@@ -3,20 +3,22 @@ from configs.defaults import defaults
 
 def get_config(data: str = "imdb"):
     config = defaults(data)
-    config.epochs = 5
+    config.epochs = 2
     config.batch_size = 128
-    config.learning_rate = 3e-3
+    config.optimizer = "relative_adam"
+    config.learning_rate = 0.05
     config.schedule = "cosine"
-    config.optimizer = "adamw"
     config.data.ngrams = 4
-    config.data.ngram_features = 168_000
+    config.data.ngram_features = 168_448  # 168,482 parameters in all
     config.data.marks = '!?.,;:()"*-'
-    config.data.max_length = 2048
-    config.data.validation_share = 0.2 if data == "imdb" else None
+    config.data.max_length = 1536
+    config.data.validation_share = 0.02  # after the choices, which were made with 0.2
     config.model.body = "ngram_attention"
     config.model.num_heads = 1
+    config.model.initial_values = "log_ratios"
     config.model.dropout_rate = 0.5
     if data == "verdicts":
-        config.data.max_length = 96
         config.batch_size = 32
+        config.data.max_length = 96
+        config.data.validation_share = None
     return config

@@ -33,6 +33,7 @@ LATER = {  # fields that the first runs did not have, with the values that all o
     "data.ngram_features": 65_536,
     "data.ngram_choice": "frequency",
     "model.logits": "tied",
+    "model.initial_values": "zeros",
     "model.implementation": "auto",
     "model.dtype": "float32",
 }

@@ -29,6 +29,7 @@ from experiments.fields import with_later_fields as with_later_fields
 
 ModelConfig = ClassifierConfig | NgramConfig
 Config = Any  # an ml_collections.ConfigDict, whose fields have no static types
+NGRAM_FIELDS = ("logits", "initial_values")  # of config.model, which the bodies over words ignore
 CORPORA = tuple(CLASSES)  # those with pages of their own
 TEXT_FILES, DATASET = "csv", "tfds:"  # the name of data in files of texts, and the start of that of a dataset
 
@@ -102,7 +103,7 @@ RULES = {
     "batch_size": _integer(1, 1_000_000),
     "patience": _optional(_integer(1, 100_000)),
     "init_from": _optional(_PATH),
-    "optimizer": _choice("keras_adam", "adamw", "sgd"),
+    "optimizer": _choice("keras_adam", "adamw", "sgd", "relative_adam"),
     "learning_rate": _number(1e-12, 1e3, "a number from 1e-12 to 1000"),
     "schedule": _choice("constant", "cosine"),
     "warmup_steps": _integer(0, 1_000_000_000),
@@ -143,6 +144,7 @@ RULES = {
     "model.dropout_rate": _number(0, 1, "a number from 0 to 1, excluding 1"),
     "model.mask_padding": _FLAG,
     "model.logits": _choice("tied", "own"),
+    "model.initial_values": _choice("zeros", "log_ratios"),
     "model.implementation": _choice("auto", *IMPLEMENTATIONS),
     "model.dtype": Rule(
         "float32 or bfloat16; the range of float16 is too small for a loss that is not scaled", _DTYPES.__contains__
@@ -278,7 +280,7 @@ def _model_config(fields: dict[str, Any], vocabulary_size: int, max_length: int)
     if fields["body"] in NGRAM_BODIES:
         names = {field.name for field in dataclasses.fields(NgramConfig)}
         return NgramConfig(**{name: value for name, value in fields.items() if name in names}, **sizes)
-    return ClassifierConfig(**{name: value for name, value in fields.items() if name != "logits"}, **sizes)
+    return ClassifierConfig(**{name: value for name, value in fields.items() if name not in NGRAM_FIELDS}, **sizes)
 
 
 def load_page(name: str, data: str) -> Config:

@@ -16,6 +16,7 @@ BODIES = ("ngram_linear", "ngram_attention")
 PADDING = 0
 BUCKETS = 16
 _FIRST = 4  # n-grams of the bucket that is nearest to an end of the text
+_SCALE = 0.5  # at first: log-count ratios as values then give margins of the right size
 _SOFTENED = 0.5  # the power of the number of n-grams by which their sum is divided
 
 
@@ -94,15 +95,13 @@ class NgramClassifier(flags.WithFlags):
         config = self.config
         size = 1 if config.num_classes == 2 else config.num_classes
         table = self.param("values", nn.initializers.zeros, (config.vocabulary_size - 1, size))
-        scale = self.param("scale", nn.initializers.ones, ())
+        scale = self.param("scale", nn.initializers.constant(_SCALE), ())
         bias = self.param("bias", nn.initializers.zeros, (size,))
         kept = self._kept(tokens, deterministic, dropout_rate)
         values = jnp.where(kept[..., None], jnp.asarray(table)[jnp.maximum(tokens - 1, 0)], 0)
         count = jnp.maximum(jnp.sum(kept, axis=-1, keepdims=True), 1).astype(values.dtype)
-        if config.body == "ngram_linear":
-            mean = jnp.sum(values, axis=-2) / count
-        else:
-            mean = self._attend(tokens, kept, values)
+        linear = config.body == "ngram_linear"
+        mean = jnp.sum(values, axis=-2) / count if linear else self._attend(tokens, kept, values)
         margin = scale * mean * count ** (1 - _SOFTENED) + bias
         return jnp.concatenate([-margin / 2, margin / 2], axis=-1) if size == 1 else margin
 

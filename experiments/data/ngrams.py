@@ -1,7 +1,7 @@
 """n-grams of words as numbers of 64 bits, so that neither words nor n-grams need a list.
 
-The hash of a word is BLAKE2b of its bytes. That of an n-gram is made from the hash of its first n − 1 words and that of its last
-one. Two of ten million n-grams have the same hash with a probability of 3e-6.
+The hash of a word is BLAKE2b of its bytes. That of an n-gram is made from the hash of its first n − 1 words and that of its
+last one. Two of ten million n-grams have the same hash with a probability of 3e-6.
 """
 
 import functools

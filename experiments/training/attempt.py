@@ -20,6 +20,7 @@ from experiments.training import result, steps
 from experiments.training.divergence import FILE, Diverged
 from experiments.training.fit import Fit
 from experiments.training.init_from import from_another_run
+from experiments.training.log_ratios import from_log_ratios
 from experiments.training.programs import Request
 from experiments.training.progress import Progress
 from experiments.training.start import start
@@ -64,6 +65,8 @@ def _attempt(config: Config, workdir: Path, held: Held | None, shared: Shared, p
     at = start(config, plan, corpus, workdir)
     if not at.step and config.init_from is not None:
         at = from_another_run(at, plan, corpus, config.init_from, progress)
+    if not at.step and config.model.initial_values == "log_ratios" and config.data.ngrams is not None:
+        at = from_log_ratios(at, plan, corpus)
     processes.by_writer(lambda: saving.check_room(workdir, at, shared.runs))
     processes.by_writer(lambda: run_folder.open_new(workdir, config, corpus.tokenizer))
     fit = Fit(config, plan, corpus, at, signals)

@@ -11,6 +11,7 @@ import attn
 from attn.kernels import selection
 from attn.models.classifier import Classifier
 from attn.models.ngram import NgramClassifier, NgramConfig
+from attn.optimizers import relative_adam
 from experiments import settings
 from experiments.data.corpus import Corpus
 from experiments.data.ngram_tokenizer import NgramSettings, NgramTokenizer
@@ -116,7 +117,7 @@ def build_optimizer(config: Config, steps_in_all: int) -> steps.Optimizer:
             return optax.adamw(rate, weight_decay=scalars.weight_decay)
         if name == "sgd":
             return optax.sgd(rate, momentum=momentum)
-        return attn.keras_adam(rate)
+        return relative_adam(rate) if name == "relative_adam" else attn.keras_adam(rate)
 
     return optimizer
 

@@ -1,0 +1,228 @@
+"""n-grams: their hashes, how they are chosen, what a text becomes, and the models over them."""
+
+import itertools
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from attn.models.ngram import BUCKETS, NgramClassifier, NgramConfig, bucket
+from attn.optimizers import relative_adam
+from experiments import settings
+from experiments.command_line import commands
+from experiments.data import ngrams
+from experiments.data.corpus import Split
+from experiments.data.ngram_tokenizer import NgramSettings, NgramTokenizer
+from experiments.data.tokenizer import KERAS, Tokenizer, WordRules
+from experiments.errors import UsageError
+from experiments.training.log_ratios import log_ratios
+
+PAGE = f"--config={tiny.ROOT / 'configs' / 'ngram_attention.py'}:verdicts"
+WORDS = b"a b a b c".split()
+
+
+def test_a_text_has_each_ngram_once_at_its_last_place():
+    found = ngrams.occurrences(WORDS, 3)
+    # By hand: the n-grams of "a b a b c" by the place of the last word of their last occurrence.
+    expected = ["a", "b a", "b", "a b", "a b a", "c", "b c", "a b c", "b a b"]
+    by_hand = {(2, 1): "a", (3, 1): "b", (4, 1): "c", (2, 2): "b a", (3, 2): "a b", (4, 2): "b c"}
+    by_hand |= {(2, 3): "a b a", (3, 3): "b a b", (4, 3): "a b c"}
+    assert sorted(expected) == sorted(by_hand.values())
+    assert list(zip(found.last.tolist(), found.sizes.tolist(), strict=True)) == sorted(by_hand)
+    # A hash is that of the words alone, wherever they stand.
+    alone = {text: ngrams.occurrences(text.encode().split(), 3).hashes[-1] for text in by_hand.values()}
+    assert [alone[by_hand[place]] for place in sorted(by_hand)] == found.hashes.tolist()
+    assert len(set(alone.values())) == len(alone)
+
+
+def test_different_ngrams_have_different_hashes():
+    words = [b"%d" % number for number in range(30)]
+    texts = [list(some) for size in (1, 2, 3) for some in itertools.product(words, repeat=size)]
+    assert len({int(ngrams.occurrences(text, len(text)).hashes[-1]) for text in texts if len(set(text)) == len(text)}) == sum(
+        math.perm(30, size) for size in (1, 2, 3)
+    )
+
+
+@pytest.mark.parametrize("choice", ["frequency", "chi2"])
+def test_the_choice_is_that_of_the_formula(choice: str):
+    random = np.random.default_rng(2)
+    texts = [np.unique(random.integers(0, 40, 12).astype(np.uint64) ** 2) for _ in range(60)]
+    labels = random.integers(0, 3, 60)
+    counts = [Counter(int(x) for text, label in zip(texts, labels, strict=True) if label == c for x in text) for c in range(3)]
+    score = {}
+    for ngram in set().union(*counts):
+        total = sum(count[ngram] for count in counts)
+        expected = [total * np.mean(labels == c) for c in range(3)]
+        terms = [(count[ngram] - mean) ** 2 / (mean + 5) for count, mean in zip(counts, expected, strict=True)]
+        score[ngram] = total if choice == "frequency" else sum(terms)
+    best = sorted(score, key=lambda x: (-score[x], -sum(count[x] for count in counts), x))[:7]
+    assert ngrams.chosen(texts, labels, 7, choice).tolist() == sorted(best)
+    assert len(ngrams.chosen(texts, labels, 1000, choice)) == len(score)
+
+
+def test_what_a_text_becomes():
+    chosen = sorted(int(ngrams.occurrences(words.split(), 2).hashes[-1]) for words in (b"b", b"a b", b"x y"))
+    words = tuple(b"%016x" % value for value in chosen)
+    by = NgramTokenizer(words, NgramSettings(2, "frequency", 3), 2, KERAS)
+    ids = {text: by.encode(text).ids[-1] for text in (b"a b", b"x y")}
+    assert by.vocabulary_size == 4 and sorted(ids.values())[0] >= 1
+    found = by.encode(b"a b. A b Z!")  # z is in no known n-gram, and neither is the first a, whose n-gram stands again
+    single = by.encode(b"b").ids
+    assert found.ids == [*single, ids[b"a b"]] and found.out_of_vocabulary == 3
+    assert by.pad([[1, 2, 3], []]).tolist() == [[2, 3], [0, 0]]
+    hashed = NgramTokenizer((), NgramSettings(2, "hashed", 5), 2, KERAS)
+    assert hashed.vocabulary_size == 6 and all(1 <= i <= 5 for i in hashed.encode(b"a b c d e f").ids)
+    assert hashed.encode(b"q r").out_of_vocabulary == 0
+
+
+def test_marks_are_words_of_their_own():
+    assert WordRules(marks="!.").split(b"Good, very good!! (3.5)") == b"good very good ! ! 3 . 5".split()
+    assert WordRules(filters="", marks="-").split(b"well-made, no?") == b"well - made, no?".split()
+
+
+def test_the_words_of_a_long_text_are_read_in_pieces():
+    by = Tokenizer((b"a", b"b"), 10, 5)
+    text = b"b " + b"a " * 70_000 + b"b"
+    assert by.read(text) == (by.kept(by.encode(text).ids), 0)
+
+
+def test_log_ratios_against_counting():
+    tokens = np.array([[1, 2, 2], [2, 0, 0], [1, 3, 0], [3, 0, 0], [3, 3, 0]], np.uint32)
+    found = log_ratios(Split(tokens, np.array([0, 0, 1, 1, 1], np.int8)), 4, 2)
+    by_hand = [math.log(2 / 3) - math.log(2 / 2), math.log(1 / 3) - math.log(3 / 2), math.log(4 / 3) - math.log(1 / 2)]
+    np.testing.assert_allclose(found[:, 1] - found[:, 0], by_hand, rtol=1e-12)
+
+
+def config(body: str, **fields) -> NgramConfig:
+    fixed = {"vocabulary_size": 23, "max_length": 19, "num_classes": 2, "num_heads": 2, "logits": "tied", "dropout_rate": 0.5}
+    return NgramConfig(body=body, **(fixed | fields))  # pyright: ignore[reportArgumentType]
+
+
+def random_params(model: NgramClassifier, seed: int) -> dict[str, np.ndarray]:
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 3), jnp.int32))["params"]
+    random = np.random.default_rng(seed)
+    return {name: random.normal(size=shape.shape).astype(np.float32) for name, shape in sorted(shapes.items())}
+
+
+def margin_by_loops(config: NgramConfig, params: dict[str, np.ndarray], ids: list[int]) -> np.ndarray:
+    """The margin of one text in float64, one n-gram after the other."""
+    params = {name: array.astype(np.float64) for name, array in params.items()}
+    total = np.zeros(params["values"].shape[1])
+    for head in range(config.num_heads):
+        weights = []
+        for place, i in enumerate(ids):
+            logit = 0.0
+            if config.body == "ngram_attention" and config.logits == "own":
+                logit = params["logits"][i - 1, head]
+            elif config.body == "ngram_attention":
+                logit = params["logits_from_end"][bucket_by_hand(len(ids) - 1 - place), head]
+                logit += params["logits_from_start"][bucket_by_hand(place), head]
+            weights.append(math.exp(logit))
+        for weight, i in zip(weights, ids, strict=True):
+            total += weight / sum(weights) * params["values"][i - 1] / config.num_heads
+    return params["scale"] * math.sqrt(max(len(ids), 1)) * total + params["bias"]
+
+
+def bucket_by_hand(distance: int) -> int:
+    return sum(distance >= bound for bound in (4, 6, 8, 12, 16, 23, 32, 46, 64, 91, 128, 182, 256, 363, 512))
+
+
+@pytest.mark.parametrize(
+    "body, fields", [("ngram_linear", {}), ("ngram_attention", {"num_classes": 3}), ("ngram_attention", {"logits": "own"})]
+)
+def test_the_models_against_loops(body: str, fields: dict):
+    chosen = config(body, **fields)
+    model = NgramClassifier(chosen)
+    params = random_params(model, 3)
+    texts = [[5], [], [7, 1, 22, 3, 3, 9, 17], list(range(1, 20))]
+    tokens = np.array([text + [0] * (19 - len(text)) for text in texts])
+    found = np.asarray(model.apply({"params": params}, tokens))
+    margins = np.array([margin_by_loops(chosen, params, text) for text in texts])
+    expected = margins if chosen.num_classes > 2 else np.concatenate([-margins / 2, margins / 2], axis=1)
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+
+    def loss(params):
+        return jnp.sum(jnp.sin(jnp.asarray(model.apply({"params": params}, tokens))))
+
+    gradient = jax.grad(loss)(params)  # against central differences of the loops
+    for name in params:
+        at = (0,) * params[name].ndim if name != "values" else (2, 0)
+        low, high = ({**params, name: params[name].copy().astype(np.float64)} for _ in range(2))
+        low[name][at] -= 1e-4
+        high[name][at] += 1e-4
+        ends = []
+        for moved in (low, high):
+            margins = np.array([margin_by_loops(chosen, moved, text) for text in texts])
+            logits = margins if chosen.num_classes > 2 else np.concatenate([-margins / 2, margins / 2], axis=1)
+            ends.append(np.sin(logits).sum())
+        assert float(gradient[name][at]) == pytest.approx((ends[1] - ends[0]) / 2e-4, rel=2e-3, abs=2e-4)
+
+
+def test_dropout_leaves_out_ngrams_and_padding_changes_nothing():
+    model = NgramClassifier(config("ngram_attention"))
+    params = random_params(model, 4)
+    tokens = jnp.array([7, 1, 22, 3, 9])
+    whole = np.asarray(model.apply({"params": params}, tokens))
+    np.testing.assert_allclose(np.asarray(model.apply({"params": params}, jnp.pad(tokens, (0, 6)))), whole, rtol=1e-6)
+    seen = {
+        tuple(np.asarray(model.apply({"params": params}, tokens, deterministic=False, rngs={"dropout": jax.random.key(seed)})))
+        for seed in range(6)
+    }
+    assert len(seen) > 1
+    assert bucket(jnp.array([0, 3, 4, 511, 512, 9999])).tolist() == [0, 0, 1, 14, 15, BUCKETS - 1]
+
+
+def test_relative_adam_against_its_recurrence():
+    w, m, v = np.array([2.0, -0.5, 0.0]), np.zeros(3), np.zeros(3)
+    optimizer, params = relative_adam(0.1, 0.2, 0.8, 0.9), jnp.array(w, jnp.float32)
+    state = optimizer.init(params)
+    for t, gradient in enumerate(np.random.default_rng(5).normal(size=(4, 3)), start=1):
+        m, v = 0.8 * m + 0.2 * gradient, 0.9 * v + 0.1 * gradient**2
+        w = w - 0.1 * (np.abs(w) + 0.2) * (m / (1 - 0.8**t)) / (np.sqrt(v / (1 - 0.9**t)) + 1e-8)
+        updates, state = optimizer.update(jnp.asarray(gradient, jnp.float32), state, params)
+        params = params + updates
+    np.testing.assert_allclose(params, w, rtol=1e-5)
+
+
+def test_a_run_is_trained_continued_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run, flags = tmp_path / "run", ("--config.batch_size=500", "--config.data.ngram_features=700", f"--workdir={tmp_path}/run")
+    with tiny.fast_compilation():
+        assert commands.main(["train", PAGE, *flags, "--config.schedule=constant", "--config.epochs=1"]) == 0
+        assert commands.main(["train", PAGE, *flags, "--config.schedule=constant", "--config.epochs=2"]) == 0
+        capsys.readouterr()
+        text = "although the acting was dull, i thought the comedy was clever"
+        assert commands.main(["predict", f"--workdir={run}", f"--words={text}"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["label"] in ("neg", "pos") and answer["tokens"] > 5
+    result = json.loads((run / "result.json").read_bytes())
+    assert result["parameters"] == 700 + 2 + 2 * BUCKETS and result["epochs"] == 2
+    assert result["best_val_accuracy"] > 0.6  # n-grams see some of the order of words
+    assert commands.main(["attend", f"--workdir={run}", f"--words={text}", f"--out={tmp_path}/page.html"]) == 2
+    assert "n-grams" in capsys.readouterr().err and not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize(
+    "field, value, said",
+    [
+        ("data.ngrams", None, "config.data.ngrams=None must be an integer from 1 to 5 with model.body=ngram_attention"),
+        ("model.body", "transformer", "config.data.ngrams=4 must be None with model.body=transformer"),
+        ("data.ngrams", 6, "config.data.ngrams=6 must be an integer from 1 to 5, or None"),
+        ("data.name", "tfds:imdb_labeled", "config.data.name=tfds:imdb_labeled must be one of imdb, verdicts"),
+        ("data.vocabulary_size", 100, "config.data.vocabulary_size=100 must be None with data.ngrams=4"),
+        ("model.positions", "rotary", "config.model.positions='rotary' must be none with data.ngrams=4"),
+        ("model.logits", "free", "config.model.logits='free' must be one of tied, own"),
+    ],
+)
+def test_bad_fields(field: str, value: object, said: str):
+    config = settings.load_page("ngram_attention", "imdb")
+    group, _, name = field.partition(".")
+    config[group][name] = value
+    with pytest.raises(UsageError) as error:
+        settings.check(config)
+    assert said in str(error.value)
