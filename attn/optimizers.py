@@ -44,8 +44,8 @@ def relative_adam(learning_rate: optax.ScalarOrSchedule, floor: float = 0.1, bet
     """Adam with steps in proportion to the parameters: w −= lr · (|w| + floor) · m̂ / (√v̂ + 1e-8).
 
     With floor 0 this is Madam (Bernstein et al. 2020, "Learning compositional functions via multiplicative weight updates"),
-    to first order in the learning rate, which changes no sign. It suits parameters that start at different sizes on purpose, such
-    as the log-count ratios of n-grams. The floor lets parameters change that start at 0, and their signs.
+    to first order in the learning rate, which changes no sign. It suits parameters that start at different sizes on purpose,
+    such as the log-count ratios of n-grams. The floor lets parameters change that start at 0, and their signs.
 
     `learning_rate` is a number, or a schedule of optax: a function of the number of steps done. `update` needs the parameters.
     """

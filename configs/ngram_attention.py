@@ -8,6 +8,7 @@ def get_config(data: str = "imdb"):
     config.optimizer = "relative_adam"
     config.learning_rate = 0.05
     config.schedule = "cosine"
+    config.label_smoothing = 0.2
     config.data.ngrams = 4
     config.data.ngram_features = 168_448  # 168,482 parameters in all
     config.data.marks = '!?.,;:()"*-'

@@ -30,8 +30,8 @@ class NgramConfig:
       max_length: the number of ids of a text.
       num_classes: the number of classes.
       num_heads: the number of attention heads, whose outputs are averaged; each has attention logits of its own.
-      logits: what the attention logit of an n-gram is. "tied": a number for how far it is from the end of the text, plus one for
-        how far from the beginning, `BUCKETS` of each for all n-grams. "own": a number for each n-gram.
+      logits: what the attention logit of an n-gram is. "tied": a number for how far it is from the end of the text, plus one
+        for how far from the beginning, `BUCKETS` of each for all n-grams. "own": a number for each n-gram.
       dropout_rate: the rate at which n-grams are left out of a text.
       implementation: that of the attention, as in `attn.attend`.
 
@@ -68,10 +68,10 @@ class NgramConfig:
 class NgramClassifier(flags.WithFlags):
     """A text classifier over n-grams.
 
-    The margin of a text with the n-grams x_1 … x_P is s · P^½ · Σ_p a_p v(x_p) + b, with one number v for each n-gram, a scale s
-    and a bias b. The weights a are 1 / P for "ngram_linear", and the softmax of the attention logits for "ngram_attention",
-    which computes the same as "ngram_linear" at first, since the logits start at 0. With two classes the logits are minus and plus
-    half of the margin; with C > 2, each n-gram has C numbers.
+    The margin of a text with the n-grams x_1 … x_P is s · P^½ · Σ_p a_p v(x_p) + b, with one number v for each n-gram, a
+    scale s and a bias b. The weights a are 1 / P for "ngram_linear", and the softmax of the attention logits for
+    "ngram_attention", which computes the same as "ngram_linear" at first, since the logits start at 0. With two classes
+    the logits of the classes are minus and plus half of the margin; with C > 2, each n-gram has C numbers.
 
     Attributes:
       config: the architecture.

@@ -21,8 +21,8 @@ def from_log_ratios(at: Position, plan: steps.Plan, corpus: Corpus) -> Position:
 def log_ratios(split: Split, vocabulary_size: int, classes: int) -> np.ndarray:
     """Returns float64 `[vocabulary_size − 1, C]`: log (n_c + 1) / N_c, less the mean of it over the classes.
 
-    n_c is the number of the N_c texts of class c that have the n-gram. For two classes, the difference of a row is the log-count
-    ratio of Wang and Manning 2012, "Baselines and bigrams", section 2.1, up to a constant.
+    n_c is the number of the N_c texts of class c that have the n-gram. For two classes, the difference of a row is the
+    log-count ratio of Wang and Manning 2012, "Baselines and bigrams", section 2.1, up to a constant.
     """
     found = np.empty((vocabulary_size - 1, classes))
     for label in range(classes):

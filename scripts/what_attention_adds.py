@@ -1,0 +1,140 @@
+"""What attention adds to a linear model over n-grams: their runs in pairs, on the same test reviews.
+
+python scripts/what_attention_adds.py runs/what-attention-adds --out=docs/what-attention-adds
+
+The folder has runs of configs/ngram_attention.py and configs/ngram_linear.py, at any depth. Runs that differ in nothing but
+the body are a pair. Writes runs.csv (a row for each run), pairs.csv (one for each pair, with McNemar's test) and accuracy.png.
+With --figure it only draws the picture from runs.csv.
+"""
+
+import argparse
+import csv
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+from attn.shapes import Array
+from experiments import settings
+from experiments.storage import run_folder
+from experiments.training import build
+
+NAMES = {"ngram_linear": "linear", "ngram_attention": "attention"}
+COLOURS = {"linear": "#777777", "attention": "#0072b2", "attention, own logits": "#d55e00"}
+BATCH = 500
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="?", help="a folder with runs")
+    parser.add_argument("--out", type=Path, required=True, help="where the tables and the picture are written")
+    parser.add_argument("--figure", action="store_true", help="only draw the picture")
+    arguments = parser.parse_args()
+    if not arguments.figure:
+        if arguments.runs is None:
+            parser.error("the folder with the runs is missing")
+        tables(arguments.runs, arguments.out)
+    draw(arguments.out)
+
+
+def tables(runs: Path, out: Path) -> None:
+    """Writes runs.csv and pairs.csv, and prints the pairs."""
+    folders = sorted(path.parent for path in runs.rglob("result.json"))
+    rows, right = [], {}
+    for folder in folders:
+        row, fields, correct = judged(folder)
+        rows.append(row)
+        right[fields] = right.get(fields, {}) | {row["model"]: (row, correct)}
+        print(folder, row, flush=True)
+    write(out / "runs.csv", rows)
+    write(out / "pairs.csv", [pair(found) for found in right.values() if len(found) == 2])
+    print((out / "pairs.csv").read_text())
+
+
+def judged(folder: Path) -> tuple[dict[str, Any], str, np.ndarray]:
+    """Returns the row of a run, its fields without the body, and which test reviews it is right about."""
+    run, result = run_folder.load(folder), run_folder.read_result(folder)
+    test = build.build_corpus(run.config).test()
+
+    @jax.jit
+    def predicted(tokens: Array) -> Array:
+        return run.model.apply({"params": run.params}, tokens).argmax(-1)
+
+    parts = range(0, len(test.labels), BATCH)
+    correct = np.concatenate([predicted(test.tokens[i : i + BATCH].astype(np.int32)) for i in parts]) == test.labels
+    if not math.isclose(correct.mean(), result["test_accuracy"], abs_tol=2e-4):
+        raise SystemExit(f"{folder}: {correct.mean()} here and {result['test_accuracy']} in its result")
+    fields = settings.flatten(run.config)
+    body = fields.pop("model.body")
+    own = body == "ngram_attention" and fields["model.logits"] == "own"
+    row = {
+        "model": NAMES[body] + (", own logits" if own else ""),
+        "choice": fields["data.ngram_choice"],
+        "longest": fields["data.ngrams"],
+        "ngrams": fields["data.ngram_features"],
+        "parameters": result["parameters"],
+        "seed": fields["seed"],
+        "train_seconds": round(result["train_seconds"], 1),
+        "validation_accuracy": round(result["final_val_accuracy"], 4),
+        "test_accuracy": round(float(correct.mean()), 5),
+    }
+    return row, json.dumps(fields, sort_keys=True), correct
+
+
+def pair(found: dict[str, tuple[dict[str, Any], np.ndarray]]) -> dict[str, Any]:
+    """Returns the row of a pair: how many reviews only one of the two is right about, and McNemar's z."""
+    [other] = found.keys() - {"linear"}
+    (row, attention), (_, linear) = found[other], found["linear"]
+    only_attention, only_linear = int(np.sum(attention & ~linear)), int(np.sum(linear & ~attention))
+    same = {name: row[name] for name in ("model", "choice", "longest", "ngrams", "seed")}
+    return same | {
+        "attention": float(np.round(attention.mean(), 5)),
+        "linear": float(np.round(linear.mean(), 5)),
+        "only_attention_right": only_attention,
+        "only_linear_right": only_linear,
+        "z": round((only_attention - only_linear) / math.sqrt(max(only_attention + only_linear, 1)), 2),
+    }
+
+
+def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Writes rows of the same fields as a table."""
+    rows = list(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def draw(out: Path) -> None:
+    """Draws the test accuracy against the number of parameters: the mean of the seeds, and each seed."""
+    points = defaultdict(lambda: defaultdict(list))
+    with (out / "runs.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            hashed = ", hashed" if row["choice"] == "hashed" else ""
+            points[row["model"] + hashed][int(row["parameters"])].append(100 * float(row["test_accuracy"]))
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for name, sizes in sorted(points.items()):
+        colour, hashed = COLOURS[name.removesuffix(", hashed")], name.endswith("hashed")
+        means = [(size, np.mean(found)) for size, found in sorted(sizes.items())]
+        axes.plot(*zip(*means, strict=True), color=colour, linestyle="--" if hashed else "-", marker="s" if hashed else "o")
+        axes.plot([], [], color=colour, linestyle="--" if hashed else "-", marker="s" if hashed else "o", label=name)
+        for size, found in sizes.items():
+            axes.scatter([size] * len(found), found, color=colour, s=8, alpha=0.5)
+    axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy in percent, IMDB")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(out / "accuracy.png", dpi=150)
+
+
+if __name__ == "__main__":
+    main()
