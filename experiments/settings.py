@@ -276,7 +276,7 @@ def model_config(config: Config, vocabulary_size: int, max_length: int, num_clas
 
 
 def _model_config(fields: dict[str, Any], vocabulary_size: int, max_length: int) -> ModelConfig:
-    sizes = {"vocabulary_size": vocabulary_size, "max_length": max_length}
+    sizes: dict[str, Any] = {"vocabulary_size": vocabulary_size, "max_length": max_length}
     if fields["body"] in NGRAM_BODIES:
         names = {field.name for field in dataclasses.fields(NgramConfig)}
         return NgramConfig(**{name: value for name, value in fields.items() if name in names}, **sizes)

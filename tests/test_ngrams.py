@@ -5,6 +5,7 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -196,7 +197,8 @@ def test_dropout_leaves_out_ngrams_and_padding_changes_nothing():
 
 def test_relative_adam_against_its_recurrence():
     w, m, v = np.array([2.0, -0.5, 0.0]), np.zeros(3), np.zeros(3)
-    optimizer, params = relative_adam(0.1, 0.2, 0.8, 0.9), jnp.array(w, jnp.float32)
+    params = jnp.array(w, jnp.float32)
+    optimizer: Any = relative_adam(0.1, 0.2, 0.8, 0.9)
     state = optimizer.init(params)
     for t, gradient in enumerate(np.random.default_rng(5).normal(size=(4, 3)), start=1):
         m, v = 0.8 * m + 0.2 * gradient, 0.9 * v + 0.1 * gradient**2

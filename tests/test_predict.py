@@ -16,6 +16,7 @@ import tiny
 import experiments
 from experiments import predict
 from experiments.command_line import commands
+from experiments.data import tokenizer as tokenizing
 from experiments.storage import run_folder
 from experiments.training import evaluation
 
@@ -109,7 +110,7 @@ def test_the_text_that_is_shown(line: bytes, text: str, finished_run: Path):
 
 def test_any_lines(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     """Made at random from hostile parts. The tokens are counted by a loop over characters, not by the tokenizer."""
-    monkeypatch.setattr(predict, "_PIECE", 5)  # so that lines are tokenized in many pieces
+    monkeypatch.setattr(tokenizing, "_PIECE", 5)  # so that lines are tokenized in many pieces
     parts = [
         b"the",
         b"FILM",

@@ -25,9 +25,9 @@ class Run(NamedTuple):
     """A trained classifier. `model.apply({"params": params}, tokens)` returns its logits for int32 tokens `[*B, T]`."""
 
     config: Config
-    model: build.AnyClassifier
+    model: Any  # one of build.AnyClassifier
     params: Any
-    tokenizer: build.AnyTokenizer
+    tokenizer: Any  # one of build.AnyTokenizer
     classes: tuple[str, ...]  # the names of the labels, by the index of their logit
     corpus_sha256: str  # of the corpus that it was trained on
 
