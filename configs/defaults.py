@@ -44,6 +44,7 @@ def defaults(data: str) -> Any:
     config.data.max_length = placeholder(int)  # tokens that are kept of a text; None: the corpus' own
     config.data.keep = "last"  # last | first | ends: which tokens are kept of a longer text; ends: both, a half of them each
     config.data.lowercase = True  # ASCII letters only
+    config.data.unit = "word"  # word | character: what a token is, in pairs of texts only; see seq2seq_data
     config.data.filters = placeholder(str)  # characters that separate words, beside space and newline; None: those of Keras
     config.data.marks = ""  # characters that are words of their own, such as !?
     config.data.ngrams = placeholder(int)  # words of the longest n-grams, for the bodies ngram_*; None: for the other bodies

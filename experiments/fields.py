@@ -34,10 +34,21 @@ LATER = {  # fields that the first runs did not have, with the values that all o
     "data.ngram_choice": "frequency",
     "model.logits": "tied",
     "model.initial_values": "zeros",
+    "data.unit": "word",
     "model.implementation": "auto",
     "model.dtype": "float32",
 }
 GROUPS = ("data", "model")
+PAIRS = ("dates", "reversal", "english_chinese", "pairs")  # the names of data whose targets are texts
+SEQ2SEQ = {  # the fields of config.model of the bodies that learn them; all other bodies classify, and share theirs
+    "recurrent_seq2seq": (
+        *("body", "embed_dim", "hidden_dim", "encoder_cell", "bidirectional", "score", "dropout_rate", "implementation"),
+    ),
+    "transformer_seq2seq": (
+        *("body", "embed_dim", "num_layers", "num_heads", "key_dim", "feedforward_dim", "positions", "dropout_rate"),
+        "implementation",
+    ),
+}
 CLASSES = {"imdb": 2, "verdicts": 2}  # of the corpora that have pages of their own
 
 
@@ -46,6 +57,8 @@ def with_later_fields(nested: dict[str, Any]) -> dict[str, Any]:
     complete = {name: dict(value) if name in GROUPS else value for name, value in nested.items()}
     for field, value in LATER.items():
         group, _, name = field.rpartition(".")
+        if group == "model" and complete["model"].get("body") in SEQ2SEQ:
+            continue  # no run of these bodies is from before their fields
         (complete[group] if group else complete).setdefault(name, value)
     return complete
 

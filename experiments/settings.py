@@ -18,12 +18,14 @@ from attn.kernels.selection import IMPLEMENTATIONS
 from attn.models.classifier import ClassifierConfig
 from attn.models.ngram import BODIES as NGRAM_BODIES
 from attn.models.ngram import NgramConfig
+from attn.models.seq2seq import RecurrentConfig, TransformerConfig, recurrent, transformer
 from experiments import ranges
 from experiments.data.ngram_tokenizer import CHOICES
 from experiments.data.ngrams import LONGEST
+from experiments.data.pair_tokenizer import UNITS
 from experiments.data.tokenizer import KEPT
 from experiments.errors import UsageError
-from experiments.fields import CLASSES, FREE, GROUPS, LATER, flattened
+from experiments.fields import CLASSES, FREE, GROUPS, LATER, PAIRS, SEQ2SEQ, flattened
 from experiments.fields import MODELS as MODELS
 from experiments.fields import with_later_fields as with_later_fields
 
@@ -68,7 +70,7 @@ _SOURCE = re.compile(r"tfds:\w[\w./:+-]*|[^\W\d][\w.]*:\w[\w.-]*")
 
 
 def _is_source(x: Any) -> bool:
-    return type(x) is str and (x in CORPORA or x == TEXT_FILES or _SOURCE.fullmatch(x) is not None)
+    return type(x) is str and (x in (*CORPORA, *PAIRS, TEXT_FILES) or _SOURCE.fullmatch(x) is not None)
 
 
 def _is_encoding(x: Any) -> bool:
@@ -114,7 +116,10 @@ RULES = {
     "steps_per_call": _optional(_integer(1, 1_000_000)),
     "runs_per_call": _optional(_integer(1, 10_000)),
     "checkpoint_every": _optional(_integer(1, 1_000_000_000)),
-    "data.name": Rule("one of imdb, verdicts, csv, tfds:NAME and MODULE:NAME, a source that the module registers", _is_source),
+    "data.name": Rule(
+        "one of imdb, verdicts, csv, tfds:NAME and MODULE:NAME, a source that the module registers, or of " + ", ".join(PAIRS),
+        _is_source,
+    ),
     "data.dir": _optional(_PATH),
     "data.path": _optional(Rule("a path in UTF-8, or train=PATH,test=PATH", _is_path)),
     "data.text": _optional(Rule("the name of a column", _is_path)),
@@ -126,13 +131,14 @@ RULES = {
     "data.vocabulary_size": _optional(_integer(4, 65_536)),
     "data.max_length": _optional(_SIZE),
     "data.keep": _choice(*KEPT),
+    "data.unit": _choice(*UNITS),
     "data.lowercase": _FLAG,
     "data.filters": _optional(Rule("a text of ASCII characters", lambda x: type(x) is str and x.isascii())),
     "data.marks": Rule("a text of ASCII characters", lambda x: type(x) is str and x.isascii()),
     "data.ngrams": _optional(_integer(1, LONGEST)),
     "data.ngram_features": _integer(1, 2**24),
     "data.ngram_choice": _choice(*CHOICES),
-    "model.body": _choice("attention", "multi_head", "transformer", *NGRAM_BODIES),
+    "model.body": _choice("attention", "multi_head", "transformer", *NGRAM_BODIES, *SEQ2SEQ),
     "model.num_classes": _optional(_integer(2, 65_536)),
     "model.embed_dim": _SIZE,
     "model.num_layers": _SIZE,
@@ -150,6 +156,13 @@ RULES = {
         "float32 or bfloat16; the range of float16 is too small for a loss that is not scaled", _DTYPES.__contains__
     ),
 }
+SEQ2SEQ_RULES = RULES | {  # of the fields that only its bodies have, or for which they have fewer choices
+    "model.positions": _choice(*transformer.POSITIONS),
+    "model.hidden_dim": _SIZE,
+    "model.encoder_cell": _choice(*recurrent.CELLS),
+    "model.bidirectional": _FLAG,
+    "model.score": _choice(*recurrent.SCORES),
+}
 ALIASES = {  # other common names, and a former one
     "lr": "learning_rate",
     "batch": "batch_size",
@@ -165,9 +178,17 @@ def rule_of(field: str) -> Rule:
     Raises:
       UsageError: There is no such field. Names a field with a similar name, or else the fields that exist at that level.
     """
-    if field not in RULES:
+    if field not in SEQ2SEQ_RULES:
         raise UsageError(f"config.{field} is not a field of the config; {_suggestion(field)}")
-    return RULES[field]
+    return RULES.get(field, SEQ2SEQ_RULES[field])
+
+
+def rules_of(body: Any) -> dict[str, Rule]:
+    """Returns the rules of all fields of a config whose `model.body` is this one."""
+    if body not in SEQ2SEQ:
+        return RULES
+    own = {f"model.{name}" for name in SEQ2SEQ[body]}
+    return {field: rule for field, rule in SEQ2SEQ_RULES.items() if not field.startswith("model.") or field in own}
 
 
 def _suggestion(field: str) -> str:
@@ -185,14 +206,14 @@ def near_field(field: str) -> str | None:
     if field in GROUPS or name in ALIASES:
         return ALIASES.get(name)
     typed = name if group in GROUPS else field  # a common group does not make two names similar
-    ratios = [(SequenceMatcher(None, typed, known.rpartition(".")[2]).ratio(), known) for known in RULES]
+    ratios = [(SequenceMatcher(None, typed, known.rpartition(".")[2]).ratio(), known) for known in SEQ2SEQ_RULES]
     similarity, nearest = max(ratios)
     return nearest if similarity >= _SIMILAR else None
 
 
 def _listed(group: str) -> str:
     """Returns the names of the fields of a group, or with "" of the fields outside of all groups."""
-    return ", ".join(name for prefix, _, name in (field.rpartition(".") for field in RULES) if prefix == group)
+    return ", ".join(name for prefix, _, name in (field.rpartition(".") for field in SEQ2SEQ_RULES) if prefix == group)
 
 
 def check(config: Config) -> None:
@@ -204,12 +225,15 @@ def check(config: Config) -> None:
     if not isinstance(config, ConfigDict):
         raise UsageError(f"get_config() returned {type(config).__name__}: it must return a ConfigDict")
     fields = flatten(config)
+    rules = rules_of(fields.get("model.body"))
     for field, value in fields.items():
-        if not rule_of(field).holds(value):
-            raise UsageError(f"config.{field}={value!r} must be {RULES[field].text}")
-    missing = RULES.keys() - fields.keys()
+        if field not in rules and field in SEQ2SEQ_RULES:
+            raise UsageError(f"config.{field}={value!r} is not a field of model.body={fields.get('model.body')}")
+        if not rules.get(field, rule_of(field)).holds(value):
+            raise UsageError(f"config.{field}={value!r} must be {rules[field].text}")
+    missing = rules.keys() - fields.keys()
     if missing:
-        raise UsageError(f"config.{min(missing)} is missing: it must be {RULES[min(missing)].text}")
+        raise UsageError(f"config.{min(missing)} is missing: it must be {rules[min(missing)].text}")
     if fields["seeds"] is not None and fields["seed"] != 0:
         raise UsageError(f"config.seed={fields['seed']} and config.seeds={fields['seeds']} exclude each other")
     for field, optimizer in (("weight_decay", "adamw"), ("momentum", "sgd")):
@@ -218,20 +242,30 @@ def check(config: Config) -> None:
                 f"config.{field}={fields[field]} must be 0 with optimizer={fields['optimizer']}: it is of {optimizer}"
             )
     _check_data(fields)
-    model_config(config, vocabulary_size=4, max_length=1, num_classes=2)
+    (seq2seq_config if fields["model.body"] in SEQ2SEQ else model_config)(config, vocabulary_size=5, max_length=1)
 
 
 _FILE_FIELDS = ("data.path", "data.encoding")
 _SOURCE_FIELDS = ("data.text", "data.label", "data.validation_share", "data.test_share", "data.split_seed")
+_COLUMNS = ("data.text", "data.label", "data.filters", "data.marks", "data.ngram_features", "data.ngram_choice")
 
 
 def _check_data(fields: dict[str, Any]) -> None:
     """Refuses fields of `config.data` that the named data would not honour. Raises UsageError."""
-    name = fields["data.name"]
+    name, body = fields["data.name"], fields["model.body"]
+    if (name in PAIRS) != (body in SEQ2SEQ):
+        kind, bodies = ("pairs of texts", ", ".join(SEQ2SEQ)) if name in PAIRS else ("texts with labels", "one that classifies")
+        raise UsageError(f"config.model.body={body} must be {bodies} with data.name={name}, which has {kind}")
+    if name == "pairs" and fields["data.path"] is None:
+        raise UsageError("config.data.path=None must be a file with two columns with data.name=pairs")
     _check_ngrams(fields)
     if name == TEXT_FILES and fields["data.path"] is None:
         raise UsageError(f"config.data.path=None must be a file of texts and labels with data.name={name}")
     refused = _FILE_FIELDS + _SOURCE_FIELDS if name in CORPORA else _FILE_FIELDS if name.startswith(DATASET) else ()
+    if name in PAIRS:
+        refused = _COLUMNS if name == "pairs" else _COLUMNS + _FILE_FIELDS + _SOURCE_FIELDS
+    else:
+        refused += ("data.unit",)
     for field in refused:
         if field == "data.validation_share" and name == "imdb" and fields["data.ngrams"] is not None:
             continue  # which the blog's models must not change
@@ -283,6 +317,15 @@ def _model_config(fields: dict[str, Any], vocabulary_size: int, max_length: int)
     return ClassifierConfig(**{name: value for name, value in fields.items() if name not in NGRAM_FIELDS}, **sizes)
 
 
+def seq2seq_config(config: Config, vocabulary_size: int, max_length: int) -> RecurrentConfig | TransformerConfig:
+    """Returns the model's config for a corpus of pairs. Raises UsageError if the fields contradict each other."""
+    kind = RecurrentConfig if config.model.body == "recurrent_seq2seq" else TransformerConfig
+    try:
+        return kind(**config.model.to_dict(), vocabulary_size=vocabulary_size, max_length=max_length)
+    except ValueError as error:
+        raise UsageError(f"config.model: {error}") from None
+
+
 def load_page(name: str, data: str) -> Config:
     """Returns the config of `configs/NAME.py` for data, such as "imdb" or "verdicts"."""
     return importlib.import_module(f"configs.{name}").get_config(data)
@@ -304,8 +347,9 @@ def differences(there: dict[str, Any], here: dict[str, Any], but: tuple[str, ...
     Returns:
       All differences that change results, such as "seed is 0 there and 1 here", or "".
     """
-    there = LATER | there
-    pairs = {field: (_plain(there[field]), _plain(here[field])) for field in RULES if field not in (*FREE, *but)}
+    there = {field: value for field, value in LATER.items() if field in here} | there
+    asked = [field for field in SEQ2SEQ_RULES if field not in (*FREE, *but) and (field in here or field in there)]
+    pairs = {field: (_plain(there.get(field)), _plain(here.get(field))) for field in asked}
     return ", ".join(f"{field} is {old!r} there and {new!r} here" for field, (old, new) in pairs.items() if old != new)
 
 
@@ -323,6 +367,7 @@ def fingerprint_of(fields: dict[str, Any]) -> str:
     fields = {k: v for k, v in fields.items() if k not in FREE}
     # The hashes of the ledger's first runs stay valid, in whose configs positions were a flag, and which had fewer fields.
     fields = {k: v for k, v in fields.items() if k not in LATER or v != LATER[k]}
-    kind = fields.pop("model.positions")
-    fields["model.learned_positions"] = {"none": False, "learned": True}.get(kind, kind)
+    if "model.positions" in fields:
+        kind = fields.pop("model.positions")
+        fields["model.learned_positions"] = {"none": False, "learned": True}.get(kind, kind)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]

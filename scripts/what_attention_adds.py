@@ -88,7 +88,7 @@ def predictions(run: run_folder.Run, test: Split) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def predicted(model: build.AnyClassifier, params: Any, tokens: Array) -> Array:
+def predicted(model: build.AnyModel, params: Any, tokens: Array) -> Array:
     """Returns the most probable class of each text."""
     return jnp.argmax(jnp.asarray(model.apply({"params": params}, tokens)), -1)
 

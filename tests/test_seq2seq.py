@@ -265,7 +265,7 @@ def test_a_transformer_config_that_breaks_a_rule():
 
 def test_a_beam_needs_a_width_and_one_source():
     model, params = model_of("gru-additive")
-    with pytest.raises(ValueError, match="^width=0 is not positive$"):
+    with pytest.raises(ValueError, match=r"^width=0 is not positive$"):
         beam(model, params, SOURCE[0], U, 0)
     with pytest.raises(ValueError, match=r"^source \(2, 4\) must be \[S\]: map the function for several sources$"):
         beam(model, params, SOURCE, U, 2)

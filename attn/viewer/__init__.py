@@ -8,14 +8,22 @@ from typing import TYPE_CHECKING
 from attn._lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from attn.viewer.alignment import Alignment, align
     from attn.viewer.content import Live
     from attn.viewer.making import show
     from attn.viewer.page import Page
     from attn.viewer.rows import Rows
 
-__all__ = ["Live", "Page", "Rows", "show"]
+__all__ = ["Alignment", "Live", "Page", "Rows", "align", "show"]
 
 __getattr__, __dir__ = lazy_attributes(
     __name__,
-    {"Live": "attn.viewer.content", "Page": "attn.viewer.page", "Rows": "attn.viewer.rows", "show": "attn.viewer.making"},
+    {
+        "Alignment": "attn.viewer.alignment",
+        "Live": "attn.viewer.content",
+        "Page": "attn.viewer.page",
+        "Rows": "attn.viewer.rows",
+        "align": "attn.viewer.alignment",
+        "show": "attn.viewer.making",
+    },
 )

@@ -1,6 +1,7 @@
 """The command `attend`: its flags, and the page that it writes."""
 
 from pathlib import Path
+from typing import Any
 
 from absl.flags import FlagValues
 
@@ -8,6 +9,7 @@ from experiments import ranges
 from experiments.command_line import command_flags, text_flags
 from experiments.command_line.command_flags import path
 from experiments.errors import UsageError
+from experiments.fields import PAIRS
 from experiments.machine import devices
 from experiments.storage import files
 
@@ -42,11 +44,28 @@ def attend(arguments: list[str]) -> None:
     from experiments.storage import run_folder
 
     run = run_folder.load(workdir, checkpoint)
+    if run.config.data.name in PAIRS:
+        content = _alignment(run, text, values, head)
+        files.write_whole(out, content)
+        print(f"The page is in {out}: {len(content.encode()):,} bytes.")
+        return
     chosen = {"queries": queries, "layer": values.layer, "head": head[0] if head else None}
     page = making.page(run, text, **chosen, live=values.live, float32=values.float32)
     content = page.svg() if out.suffix == ".svg" else page.html()
     files.write_whole(out, content)
     print(f"The page is in {out}: {len(content.encode()):,} bytes.")
+
+
+def _alignment(run: Any, text: bytes, values: FlagValues, head: tuple[int, ...]) -> str:
+    """Returns the page or the picture of which tokens of a source each token of its target looked at."""
+    from experiments import pair_predict
+
+    for name in ("live", "queries"):
+        if values[name].value:
+            raise UsageError(f"--{name}={values[name].value} goes with a run that classifies, and this one has pairs of texts")
+    [answer] = pair_predict.answers(run, [text], batch_size=1)
+    drawn = pair_predict.alignment(run, answer, values.layer if values["layer"].present else None, head[0] if head else None)
+    return drawn.svg() if str(values.out).endswith(".svg") else drawn.html()
 
 
 def _out(values: FlagValues) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl.flags import FlagValues
 
-from experiments.command_line import attend, command_flags, process_flags, sweep, text_flags
+from experiments.command_line import attend, command_flags, pair_flags, process_flags, sweep, text_flags
 from experiments.command_line.command_flags import path
 from experiments.command_line.process_flags import Place
 from experiments.errors import Refusal, UsageError, printable
@@ -35,6 +35,8 @@ USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …], in a checkou
   predict     --workdir=DIR [FILE|-|--words=TEXT] [--show_text] [--all] [--checkpoint=last|best]
               Prints a label for each line of a file or of standard input, or for one text, as JSON. Seconds.
               --all adds the probabilities of all labels.
+              Of a run of pairs of texts, the output of each line; [--beam=4 --length_penalty=0.6] decodes it by beam search,
+              --align draws which tokens of the line each token of the output looked at, --picture=FILE.svg|.html as a file.
   attend      --workdir=DIR [FILE|-|--words=TEXT] --out=page.html [--layer=0] [--head=0] [--queries=0..9] [--checkpoint=…]
               Makes a page of what every layer and head attends to in one text, or with --out=page.svg a picture. Seconds.
               --live puts the classifier into the page, which then reads what is typed; --float32 keeps all its digits.
@@ -168,20 +170,25 @@ def _evaluate(arguments: list[str]) -> None:
 
 
 def _predict(arguments: list[str]) -> None:
-    defaults = {"workdir": None, "words": None, "show_text": False, "all": False, "checkpoint": "last"}
+    defaults = {"workdir": None, "words": None, "show_text": False, "all": False, "checkpoint": "last", **pair_flags.DEFAULTS}
     values, files = command_flags.parse(arguments, defaults, words=True)
     file = text_flags.file_of("predict", files, values.words)
     workdir = command_flags.workdir(values)
     checkpoint = command_flags.choice("checkpoint", values.checkpoint, ("last", "best"))
+    wanted = pair_flags.read(values)
     with text_flags.opened(file, values.words) as texts:
         devices.start()
         from experiments import predict
         from experiments.storage import run_folder
 
         run = run_folder.load(workdir, checkpoint)
+        pairs = pair_flags.refuse_other(run, workdir, wanted)
         if typed := isinstance(texts, io.IOBase) and texts.isatty():
             print("One text a line; Ctrl-D ends.", file=sys.stderr, flush=True)
         size = 1 if typed else predict.BATCH_SIZE
+        if pairs:
+            pair_flags.predict(run, texts, wanted, size, values.show_text, values.all)
+            return
         for line in predict.predict(run, texts, values.show_text, size, every_class=values.all):
             print(line, flush=True)
 

@@ -107,7 +107,7 @@ def _nbytes(tree: Any) -> int:
 def _work(config: Config, plan: steps.Plan, corpus: Corpus, state: steps.State) -> list[str]:
     examples, length = len(corpus.train.labels), plan.model.config.max_length
     per_epoch = -(-examples // config.batch_size)
-    step = train_step.of_plan(plan, state)
+    step = train_step.of_plan(plan, state, corpus.target_length)
     per_example, whole = step.flops / config.batch_size, config.epochs * per_epoch * step.flops
     most = "" if config.patience is None else "at most "
     lines = [
@@ -132,7 +132,7 @@ def _work(config: Config, plan: steps.Plan, corpus: Corpus, state: steps.State) 
 def _memory(plan: steps.Plan, state: steps.State, corpus: Corpus) -> list[str]:
     """What the compiler says of a train step, for each device."""
     sums = jax.eval_shape(steps.Sums.zero)
-    epoch = train_step.batch(plan, (-(-len(corpus.train.labels) // plan.batch_size),))
+    epoch = train_step.batch(plan, (-(-len(corpus.train.labels) // plan.batch_size),), corpus.target_length)
     analysis = steps.train.lower(plan, state, sums, epoch, 0, 1).compile().memory_analysis()
     if analysis is None:
         return ["not told by this backend"]

@@ -39,17 +39,18 @@ def initial_state(plan: steps.Plan, config: Config) -> steps.State:
     return jax.eval_shape(lambda: position.initial_state(plan, config))
 
 
-def of_plan(plan: steps.Plan, state: steps.State) -> flops.Flops:
-    """Counts the operations of a train step of a plan."""
-    return flops.count(functools.partial(steps.train_step, plan), state, batch(plan))
+def of_plan(plan: steps.Plan, state: steps.State, target_length: int | None = None) -> flops.Flops:
+    """Counts the operations of a train step of a plan; `target_length` as in `batch`."""
+    return flops.count(functools.partial(steps.train_step, plan), state, batch(plan, (), target_length))
 
 
-def batch(plan: steps.Plan, steps_of_epoch: Sequence[int] = ()) -> steps.Batches:
-    """Returns the shapes of a batch, or of those of an epoch."""
+def batch(plan: steps.Plan, steps_of_epoch: Sequence[int] = (), target_length: int | None = None) -> steps.Batches:
+    """Returns the shapes of a batch, or of those of an epoch; of pairs with targets of `target_length`, if that is not None."""
+    labels = (jnp.int8, ()) if target_length is None else (jnp.uint16, (target_length,))
     shape = (*steps_of_epoch, plan.rows)
     arrays: Any = [
         jax.ShapeDtypeStruct((*shape, plan.model.config.max_length), jnp.uint16),
-        jax.ShapeDtypeStruct(shape, jnp.int8),
+        jax.ShapeDtypeStruct((*shape, *labels[1]), labels[0]),
         jax.ShapeDtypeStruct(shape, jnp.int32),
     ]
     return steps.Batches(*arrays)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.data.ngram_tokenizer import NgramTokenizer
+from experiments.data.pair_tokenizer import PairTokenizer
 from experiments.data.tokenizer import Tokenizer
 
 SENTIMENTS = ("neg", "pos")  # the classes of imdb and verdicts
@@ -19,7 +20,8 @@ class Split(NamedTuple):
 
     Attributes:
       tokens: uint16 `[E, T]`, or uint32 for n-grams, padded with 0 at the end.
-      labels: int8 `[E]`, or int32 for more than 127 classes: the indices of the labels in the corpus' `classes`.
+      labels: int8 `[E]`, or int32 for more than 127 classes: the indices of the labels in the corpus' `classes`. Of a corpus of
+        pairs, uint16 `[E, U]`: the tokens of the targets with their ends, padded with 0.
     """
 
     tokens: np.ndarray
@@ -30,11 +32,16 @@ class Split(NamedTuple):
 class Corpus:
     """A corpus. `test` is a function, so that the test texts are not read before the final evaluation."""
 
-    tokenizer: Tokenizer | NgramTokenizer
+    tokenizer: Tokenizer | NgramTokenizer | PairTokenizer
     train: Split
     validation: Split
     test: Callable[[], Split]
     classes: tuple[str, ...] = SENTIMENTS
+
+    @property
+    def target_length(self) -> int | None:
+        """The number of tokens of a padded target; None: the labels are classes."""
+        return self.train.labels.shape[1] if self.train.labels.ndim > 1 else None
 
     @functools.cached_property
     def sha256(self) -> str:

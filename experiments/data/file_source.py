@@ -20,19 +20,19 @@ def source(data: Any) -> Source:
     Raises:
       UsageError: `config.data.path` names no file of a format that is read.
     """
-    paths = _paths(data.path)
-    for split, path in paths.items():
+    found = paths(data.path)
+    for split, path in found.items():
         if not path.is_file():
             raise UsageError(f"config.data.path={data.path}: {path}, the file of {split}, is not there or not a file")
     wanted = Wanted(data.text, data.label)
     readers = {
-        split: functools.partial(text_files.reader_of(path), path, wanted, data.encoding) for split, path in paths.items()
+        split: functools.partial(text_files.reader_of(path), path, wanted, data.encoding) for split, path in found.items()
     }
-    return Source(data.path, readers, functools.partial(files_sha256, paths))
+    return Source(data.path, readers, functools.partial(files_sha256, found))
 
 
-def _paths(text: str) -> dict[str, Path]:
-    """Returns the files of train=FILE,test=FILE, or of a single name, which is that of train."""
+def paths(text: str) -> dict[str, Path]:
+    """Returns the files of train=FILE,test=FILE, or of a single name, which is that of train. Raises UsageError."""
     if not re.match(_NAMED, text):
         return {"train": Path(text)}
     found: dict[str, Path] = {}

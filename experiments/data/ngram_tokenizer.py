@@ -58,6 +58,11 @@ class NgramTokenizer:
         """The number of ids, with that of padding."""
         return 1 + (self.settings.features if self.settings.choice == "hashed" else len(self.words))
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What a checkpoint keeps beside the words."""
+        return {"vocabulary_size": self.vocabulary_size, "max_length": self.max_length}
+
     @functools.cached_property
     def _hashes(self) -> np.ndarray:
         return np.array([int(word, 16) for word in self.words], np.uint64)

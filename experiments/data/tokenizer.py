@@ -147,6 +147,11 @@ class Tokenizer:
         """The SHA-256 of the words."""
         return hashlib.sha256(b"\n".join(self.words)).hexdigest()
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What a checkpoint keeps beside the words."""
+        return {"vocabulary_size": self.vocabulary_size, "max_length": self.max_length}
+
     def lookup(self, word: bytes) -> int | None:
         """Returns the id of a word as `split` gives it, or None if the training split does not have it."""
         return self._ids.get(word)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from experiments import settings
 from experiments.data.corpus import SENTIMENTS, Corpus
 from experiments.errors import DataError, UsageError, first_line, warn
+from experiments.fields import PAIRS
 from experiments.settings import Config
 from experiments.storage import checkpoints, files, lock, provenance
 from experiments.storage.names import BOARD, CONFIG, METRICS, RESULT, WORDS
@@ -22,10 +23,13 @@ _DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError)
 
 
 class Run(NamedTuple):
-    """A trained classifier. `model.apply({"params": params}, tokens)` returns its logits for int32 tokens `[*B, T]`."""
+    """A trained model. `model.apply({"params": params}, tokens)` returns a classifier's logits for int32 tokens `[*B, T]`.
+
+    A run of pairs has a model of `attn.models.seq2seq`, a `PairTokenizer` and no classes; `pair_predict` has what it decodes.
+    """
 
     config: Config
-    model: Any  # one of build.AnyClassifier
+    model: Any  # one of build.AnyModel
     params: Any
     tokenizer: Any  # one of build.AnyTokenizer
     classes: tuple[str, ...]  # the names of the labels, by the index of their logit
@@ -118,7 +122,7 @@ def load(workdir: str | Path, checkpoint: str = "last") -> Run:
     _warn(workdir, checkpoint, step)
     try:
         words = tuple((workdir / WORDS).read_bytes().split(b"\n"))
-        tokenizer = build.build_tokenizer(config.data, words, meta["vocabulary_size"], meta["max_length"])
+        tokenizer = build.build_tokenizer(config.data, words, meta)
         if tokenizer.sha256 != meta["words_sha256"]:
             raise ValueError(f"{WORDS} has changed since the run wrote it")
         classes = _classes(config, meta)
@@ -133,6 +137,8 @@ def load(workdir: str | Path, checkpoint: str = "last") -> Run:
 
 def _classes(config: Config, meta: dict[str, Any]) -> tuple[str, ...]:
     """Returns the names of the labels. The first runs did not keep them: theirs were always the same two."""
+    if config.data.name in PAIRS:
+        return ()
     wanted = config.model.num_classes
     if "classes" in meta or wanted in (None, len(SENTIMENTS)):
         return tuple(map(str, meta.get("classes", SENTIMENTS)))
@@ -155,7 +161,8 @@ def read_config(workdir: Path) -> Config:
     """Returns the config with which a run was started, checked again. Raises DataError if it is damaged."""
     try:
         content = settings.with_later_fields(files.read_object(workdir / CONFIG))
-        content["model"]["output_dims"] = tuple(content["model"]["output_dims"])  # JSON has no tuples
+        if "output_dims" in content["model"]:
+            content["model"]["output_dims"] = tuple(content["model"]["output_dims"])  # JSON has no tuples
         config = ConfigDict(content)
         settings.check(config)
     except UsageError as error:

@@ -46,7 +46,7 @@ def _cost(config: Config, read: Callable[[Config], Corpus]) -> Cost:
     model = build.build_model(config, corpus.tokenizer, len(corpus.classes))
     plan = build.build_plan(config, model, len(corpus.train.labels))
     state = train_step.initial_state(plan, config)
-    counted = train_step.of_plan(plan, state)
+    counted = train_step.of_plan(plan, state, corpus.target_length)
     return Cost(dry_run.size(state.params), -(-len(corpus.train.labels) // config.batch_size), counted.flops)
 
 

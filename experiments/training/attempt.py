@@ -65,7 +65,7 @@ def _attempt(config: Config, workdir: Path, held: Held | None, shared: Shared, p
     at = start(config, plan, corpus, workdir)
     if not at.step and config.init_from is not None:
         at = from_another_run(at, plan, corpus, config.init_from, progress)
-    if not at.step and config.model.initial_values == "log_ratios" and config.data.ngrams is not None:
+    if not at.step and config.data.ngrams is not None and config.model.initial_values == "log_ratios":
         at = from_log_ratios(at, plan, corpus)
     processes.by_writer(lambda: saving.check_room(workdir, at, shared.runs))
     processes.by_writer(lambda: run_folder.open_new(workdir, config, corpus.tokenizer))

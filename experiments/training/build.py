@@ -1,5 +1,6 @@
 """Builds the parts of a run from its config: the corpus, the model and the plan of the training."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,20 @@ import attn
 from attn.kernels import selection
 from attn.models.classifier import Classifier
 from attn.models.ngram import NgramClassifier, NgramConfig
+from attn.models.seq2seq import RecurrentSeq2Seq, TransformerSeq2Seq
 from attn.optimizers import relative_adam
-from experiments import settings
+from experiments import fields, settings
 from experiments.data.corpus import Corpus
 from experiments.data.ngram_tokenizer import NgramSettings, NgramTokenizer
+from experiments.data.pair_tokenizer import PairTokenizer
 from experiments.data.tokenizer import Tokenizer, WordRules
 from experiments.errors import UsageError
 from experiments.machine import devices
 from experiments.settings import Config
 from experiments.training import steps
 
-AnyTokenizer = Tokenizer | NgramTokenizer
-AnyClassifier = Classifier | NgramClassifier
+AnyTokenizer = Tokenizer | NgramTokenizer | PairTokenizer
+AnyModel = steps.AnyModel
 
 
 def build_corpus(config: Config) -> Corpus:
@@ -32,6 +35,10 @@ def build_corpus(config: Config) -> Corpus:
       UsageError: A field of `config.data` does not fit the data, or `config.model.num_classes` is not that of its classes.
       DataError: The data is missing, or breaks a rule.
     """
+    if config.data.name in fields.PAIRS:
+        from experiments.data import pairs
+
+        return pairs.load(config.data)
     corpus = _read_corpus(config.data)
     wanted, found = config.model.num_classes, len(corpus.classes)
     if wanted not in (None, found):
@@ -72,23 +79,29 @@ def ngram_settings(data: Config) -> NgramSettings:
     return NgramSettings(data.ngrams, data.ngram_choice, data.ngram_features)
 
 
-def build_tokenizer(data: Config, words: tuple[bytes, ...], vocabulary_size: int, max_length: int) -> AnyTokenizer:
-    """Returns the tokenizer of a run, from the fields of `config.data` and what the run has kept of it."""
+def build_tokenizer(data: Config, words: tuple[bytes, ...], meta: Mapping[str, Any]) -> AnyTokenizer:
+    """Returns the tokenizer of a run, from the fields of `config.data`, its words, and the sizes that its checkpoint keeps."""
+    size, length = meta["vocabulary_size"], meta["max_length"]
+    if data.name in fields.PAIRS:
+        return PairTokenizer(words, size, length, meta["target_length"], data.unit, data.lowercase, data.keep)
     if data.ngrams is not None:
-        return NgramTokenizer(tuple(filter(None, words)), ngram_settings(data), max_length, rules_of(data), data.keep)
-    return Tokenizer(words, vocabulary_size, max_length, rules_of(data), data.keep)
+        return NgramTokenizer(tuple(filter(None, words)), ngram_settings(data), length, rules_of(data), data.keep)
+    return Tokenizer(words, size, length, rules_of(data), data.keep)
 
 
-def build_model(config: Config, tokenizer: AnyTokenizer, num_classes: int | None = None) -> AnyClassifier:
+def build_model(config: Config, tokenizer: AnyTokenizer, num_classes: int | None = None) -> AnyModel:
     """Returns the model of `config.model`, with the vocabulary size and the length of the tokenizer.
 
-    `num_classes` is the number of classes of the corpus; None: its name tells them.
+    `num_classes` is the number of classes of the corpus; None: its name tells them. A corpus of pairs has none.
     """
+    if config.model.body in fields.SEQ2SEQ:
+        kind: Any = RecurrentSeq2Seq if config.model.body == "recurrent_seq2seq" else TransformerSeq2Seq
+        return kind(settings.seq2seq_config(config, tokenizer.vocabulary_size, tokenizer.max_length))
     found = settings.model_config(config, tokenizer.vocabulary_size, tokenizer.max_length, num_classes)
     return NgramClassifier(found) if isinstance(found, NgramConfig) else Classifier(found)
 
 
-def attention_of(model: AnyClassifier) -> list[str]:
+def attention_of(model: AnyModel) -> list[str]:
     """Returns, for each layer in order, the implementation of attention in a train step: the first line of `attn.explain`."""
     tokens, rng = jax.ShapeDtypeStruct((model.config.max_length,), jnp.int32), jax.random.key(0)
     with selection.record_selections() as choices:
@@ -96,7 +109,7 @@ def attention_of(model: AnyClassifier) -> list[str]:
     return [str(explanation).partition("\n")[0] for explanation in choices]
 
 
-def build_plan(config: Config, model: AnyClassifier, examples: int) -> steps.Plan:
+def build_plan(config: Config, model: AnyModel, examples: int) -> steps.Plan:
     """Returns the plan for which the programs of a run are compiled, with so many examples to train on."""
     steps_in_all = config.epochs * -(-examples // config.batch_size)
     return steps.make_plan(model, build_optimizer(config, steps_in_all), config.batch_size, devices.chosen(config.devices))

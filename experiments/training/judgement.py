@@ -13,7 +13,7 @@ class Judged(NamedTuple):
     """The examples of a split, in any order.
 
     Attributes:
-      labels: Integers `[E]`.
+      labels: Integers `[E]`; of pairs `[E, U]`, as the others.
       predicted: Integers `[E]`, the most probable classes.
       confidence: `[E]`, their probabilities.
     """
@@ -21,6 +21,26 @@ class Judged(NamedTuple):
     labels: np.ndarray
     predicted: np.ndarray
     confidence: np.ndarray
+
+
+def measures_of_pairs(judged: Judged) -> dict[str, Any]:
+    """Returns what the targets of a split say of a model, as JSON has it.
+
+    `exact_match` is the share of targets of which every token is the most probable one given those before it, which are those
+    that greedy decoding gives. `token_accuracy` is that of the tokens, padding left out. `by_target_length` has for each number
+    of tokens, without the end, the number of targets and the number of exact ones.
+    """
+    real = judged.labels != 0
+    right = (judged.predicted == judged.labels) | ~real
+    exact, lengths = right.all(1), real.sum(1) - 1
+    return {
+        "exact_match": float(exact.mean()),
+        "token_accuracy": float((right & real).sum() / real.sum()),
+        "by_target_length": {
+            str(length): [int((lengths == length).sum()), int(exact[lengths == length].sum())]
+            for length in np.unique(lengths).tolist()
+        },
+    }
 
 
 def measures(judged: Judged, classes: Sequence[str]) -> dict[str, Any]:

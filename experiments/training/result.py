@@ -47,12 +47,13 @@ def result_of(plan: steps.Plan, corpus: Corpus, at: Position, label: str) -> Eva
         "test_accuracy": last.accuracy,
         "best_test_loss": best_loss,
         "best_test_accuracy": best_accuracy,
-        "test": judgement.measures(judged, corpus.classes),  # of the last parameters
+        "test": judgement.measures(judged, corpus.classes)
+        if corpus.classes
+        else judgement.measures_of_pairs(judged),  # of the last parameters
         "train_seconds": 1e-3 * sum(row["step_milliseconds"] for row in rows) * rows[0]["step"],
         "compile_seconds": last.compile_seconds + sum(row["compile_seconds"] for row in rows),
         "corpus_sha256": corpus.sha256,
-        "vocabulary_size": corpus.tokenizer.vocabulary_size,
-        "max_length": corpus.tokenizer.max_length,
+        **corpus.tokenizer.sizes,
         "attention": build.attention_of(plan.model),
         "trimmed_to": list(plan.lengths),  # a microbatch is trimmed to the shortest of these lengths that holds its reviews
         **provenance.software_and_device(),
@@ -76,6 +77,6 @@ def write(workdir: Path, at: Position, result: dict[str, Any]) -> None:
 
     curves.draw_curves(workdir, {result["label"]: [at.rows]})
     of_classes = result["test"]
-    if of_classes["confusion"] and len(of_classes["recall"]) > 2:  # four numbers need no picture
+    if of_classes.get("confusion") and len(of_classes["recall"]) > 2:  # four numbers need no picture
         confusion_figure.draw(workdir, list(of_classes["recall"]), of_classes["confusion"])
     files.write_json(workdir / run_folder.RESULT, result)

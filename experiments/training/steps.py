@@ -22,6 +22,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from attn.models.classifier import PADDING, Classifier
 from attn.models.ngram import NgramClassifier
+from attn.models.seq2seq import RecurrentSeq2Seq, TransformerSeq2Seq
+from attn.models.seq2seq.tokens import possible
 from attn.shapes import Array
 from experiments.machine.devices import Device
 
@@ -86,7 +88,7 @@ class Batches(NamedTuple):
 
     Attributes:
       tokens: `[steps, rows, T]`.
-      labels: `[steps, rows]`.
+      labels: `[steps, rows]`, or of pairs `[steps, rows, U]`.
       slots: `[steps, rows]`, the index of each example in its batch, and −1 for no example.
     """
 
@@ -95,7 +97,7 @@ class Batches(NamedTuple):
     slots: Array
 
 
-AnyClassifier = Classifier | NgramClassifier
+AnyModel = Classifier | NgramClassifier | RecurrentSeq2Seq | TransformerSeq2Seq
 Optimizer = Callable[[Scalars], optax.GradientTransformation]
 
 
@@ -103,7 +105,7 @@ Optimizer = Callable[[Scalars], optax.GradientTransformation]
 class Plan:
     """The static argument of the programs: the model, its optimizer, and how a batch is divided."""
 
-    model: AnyClassifier
+    model: AnyModel
     optimizer: Optimizer
     batch_size: int
     microbatch_size: int
@@ -137,7 +139,7 @@ class Plan:
 
         Args:
           tokens: Integers `[E, T]`; they may be mapped from a file.
-          labels: Integers `[E]`.
+          labels: Integers `[E]`, or `[E, U]`.
           order: `[steps, rows]`, the indices of the examples, and −1 for no example; see `epoch_order`.
 
         Raises:
@@ -160,7 +162,7 @@ class Plan:
 
         return Batches(
             shard(tokens, (*order.shape, tokens.shape[1])),
-            shard(labels, order.shape),
+            shard(labels, (*order.shape, *labels.shape[1:])),
             jax.make_array_from_callback(order.shape, sharding, lambda index: slots[index]),
         )
 
@@ -192,7 +194,7 @@ def _lengths(tokens: np.ndarray, order: np.ndarray) -> np.ndarray:
     return np.where(order >= 0, lengths[order], 0)
 
 
-def make_plan(model: AnyClassifier, optimizer: Optimizer, batch_size: int, devices: Sequence[Device]) -> Plan:
+def make_plan(model: AnyModel, optimizer: Optimizer, batch_size: int, devices: Sequence[Device]) -> Plan:
     """Makes a plan over devices."""
     mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
     config, length = model.config, model.config.max_length
@@ -340,7 +342,10 @@ def evaluate_in_parallel(plan: Plan, params: tuple[Any, ...], batches: Batches) 
 
 @functools.partial(jax.jit, static_argnums=0)
 def judge(plan: Plan, params: Any, batches: Batches) -> tuple[Array, Array]:
-    """Returns the most probable class of each example of a split, int32 `[steps, rows]`, and its probability, float32."""
+    """Returns the most probable class of each example of a split, int32 `[steps, rows]`, and its probability, float32.
+
+    Of pairs: the most probable tokens `[steps, rows, U]`, each given those of the target before it, and their probabilities.
+    """
     sharded = PartitionSpec(AXIS)
     on_devices = jax.shard_map(
         functools.partial(_judge, plan), mesh=plan.mesh, in_specs=(PartitionSpec(), sharded), out_specs=sharded
@@ -383,15 +388,18 @@ def _evaluate(plan: Plan, params: Any, batch: Batches) -> Sums:
 
 
 def _judge(plan: Plan, params: Any, batch: Batches) -> tuple[Array, Array]:
-    def review(tokens: Array) -> tuple[Array, Array]:
-        logits = cast(Array, plan.model.apply({"params": params}, tokens.astype(jnp.int32))).astype(jnp.float32)
-        return jnp.argmax(logits).astype(jnp.int32), jnp.max(jax.nn.softmax(logits))
+    def review(tokens: Array, label: Array) -> tuple[Array, Array]:
+        inputs = (tokens,) if label.ndim == 0 else (tokens, label)
+        inputs = [array.astype(jnp.int32) for array in inputs]
+        logits = cast(Array, plan.model.apply({"params": params}, *inputs)).astype(jnp.float32)
+        best = logits if label.ndim == 0 else possible(logits)
+        return jnp.argmax(best, -1).astype(jnp.int32), jnp.max(jax.nn.softmax(logits), -1)
 
     def microbatch(_: None, part: Batches):
-        return None, _trimmed(plan, part, lambda part: jax.vmap(review)(part.tokens))
+        return None, _trimmed(plan, part, lambda part: jax.vmap(review)(part.tokens, part.labels))
 
     _, found = lax.scan(microbatch, None, _microbatches(plan, batch))
-    return jax.tree.map(jnp.ravel, found)
+    return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), found)
 
 
 def _trimmed(plan: Plan, part: Batches, function: Callable[[Batches], Any]) -> Any:
@@ -408,7 +416,7 @@ def _cut(function: Callable[[Batches], Any], length: int, part: Batches) -> Any:
     return function(part._replace(tokens=part.tokens[:, :length]))
 
 
-def _sums(model: AnyClassifier, params: Any, part: Batches, noise: Noise | None) -> Sums:
+def _sums(model: AnyModel, params: Any, part: Batches, noise: Noise | None) -> Sums:
     """Returns the sums over examples, of which the slot −1 stands for none."""
     weights, tokens, labels = part.slots >= 0, part.tokens.astype(jnp.int32), part.labels.astype(jnp.int32)
     losses, correct = jax.vmap(functools.partial(_score, model, params, noise))(tokens, labels, part.slots)
@@ -420,14 +428,19 @@ def _sums(model: AnyClassifier, params: Any, part: Batches, noise: Noise | None)
     )
 
 
-def _score(
-    model: AnyClassifier, params: Any, noise: Noise | None, tokens: Array, label: Array, slot: Array
-) -> tuple[Array, Array]:
-    """Returns the cross-entropy of one review `[T]` in nats, and whether the most probable class is its label."""
+def _score(model: AnyModel, params: Any, noise: Noise | None, tokens: Array, label: Array, slot: Array) -> tuple[Array, Array]:
+    """Returns the cross-entropy of one review `[T]` in nats, and whether the most probable class is its label.
+
+    Of a pair, whose label `[U]` is its target, the cross-entropy is the mean over the tokens of the target, each given those
+    before it. It counts as correct if the most probable token is the right one everywhere: if greedy decoding gives the target.
+    """
     options: dict[str, Any] = {}
     if noise is not None:
         options = {"rngs": {"dropout": jax.random.fold_in(noise.dropout_rng, slot)}, "dropout_rate": noise.dropout_rate}
-    logits = cast(Array, model.apply({"params": params}, tokens, deterministic=noise is None, **options))
+    inputs = (tokens,) if label.ndim == 0 else (tokens, label)
+    logits = cast(Array, model.apply({"params": params}, *inputs, deterministic=noise is None, **options))
+    if label.ndim:
+        return _score_of_target(logits, noise, label)
     correct = jnp.argmax(logits) == label
     logits = logits.astype(jnp.float32)  # float64 with JAX_ENABLE_X64
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
@@ -435,3 +448,15 @@ def _score(
         uniform = jax.nn.logsumexp(logits) - jnp.mean(logits)
         loss = (1 - noise.label_smoothing) * loss + noise.label_smoothing * uniform
     return loss, correct
+
+
+def _score_of_target(logits: Array, noise: Noise | None, target: Array) -> tuple[Array, Array]:
+    """The same as `_score`, of a pair: for logits `[U, C]`."""
+    real = target != PADDING
+    correct = jnp.all((jnp.argmax(possible(logits), -1) == target) | ~real)
+    logits = logits.astype(jnp.float32)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+    if noise is not None:
+        uniform = jax.nn.logsumexp(logits, -1) - jnp.mean(logits, -1)
+        losses = (1 - noise.label_smoothing) * losses + noise.label_smoothing * uniform
+    return jnp.sum(jnp.where(real, losses, 0)) / jnp.maximum(jnp.sum(real), 1), correct

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from attn import scores
 from attn.attention import attend, attention_weights
+from attn.kernels.manual_axes import match_varying
 from attn.kernels.selection import Implementation
 from attn.layers import flags
 from attn.models.seq2seq.dropping import Drop, dropping, kept
@@ -51,6 +52,7 @@ class RecurrentConfig:
     score: str
     dropout_rate: float
     implementation: Implementation = "auto"
+    trimmed_eighths = (4, 6, 8)  # of max_length: to which a training step may cut off padding
 
     def __post_init__(self):
         flags.check_implementation(self.implementation)
@@ -74,6 +76,11 @@ class RecurrentConfig:
     def mask_padding(self) -> bool:
         """Whether padding is masked: always."""
         return True
+
+    @property
+    def queries(self) -> int:
+        """The number of queries of each head: of the encoder, or about so many in the decoder."""
+        return self.max_length
 
 
 class Memory(NamedTuple):
@@ -107,13 +114,19 @@ class Encoder(nn.Module):
         config, lengths = self.config, jnp.sum(valid, axis=-1, dtype=jnp.int32)
         cell = CELLS[config.encoder_cell]
         size = config.hidden_dim // 2 if config.bidirectional else config.hidden_dim
-        forward = nn.RNN(cell(size, name="forward"))(x, seq_lengths=lengths)
+        forward = _run(cell(size, name="forward"), x, lengths)
         index = jnp.maximum(lengths - 1, 0)[..., None, None]
         last = jnp.take_along_axis(forward, index, axis=-2)[..., 0, :]
         if not config.bidirectional:
             return forward, last
-        backward = nn.RNN(cell(size, name="backward"), reverse=True, keep_order=True)(x, seq_lengths=lengths)
+        backward = _run(cell(size, name="backward"), x, lengths, reverse=True, keep_order=True)
         return jnp.concatenate([forward, backward], -1), jnp.concatenate([last, backward[..., 0, :]], -1)
+
+
+def _run(cell: nn.RNNCellBase, x: Array, lengths: Array, **options: bool) -> Array:
+    """The outputs `[*B, S, D]` of a cell, which starts from zeros: in a `jax.shard_map`, from zeros that vary as `x` does."""
+    zeros = cell.initialize_carry(jax.random.key(0), (*x.shape[:-2], x.shape[-1]))
+    return nn.RNN(cell, **options)(x, initial_carry=match_varying(zeros, x), seq_lengths=lengths)
 
 
 class RecurrentSeq2Seq(nn.Module):

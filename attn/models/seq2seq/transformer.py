@@ -50,6 +50,7 @@ class TransformerConfig:
     positions: str
     dropout_rate: float
     implementation: Implementation = "auto"
+    trimmed_eighths = (4, 6, 8)  # of max_length: to which a training step may cut off padding
 
     def __post_init__(self):
         flags.check_implementation(self.implementation)
@@ -68,6 +69,11 @@ class TransformerConfig:
     def mask_padding(self) -> bool:
         """Whether padding is masked: always."""
         return True
+
+    @property
+    def queries(self) -> int:
+        """The number of queries of each head: of the encoder, or about so many in the decoder."""
+        return self.max_length
 
 
 class Pair(NamedTuple):
@@ -183,7 +189,9 @@ class DecoderLayer(nn.Module):
         rotations = positions if self.config.positions == "rotary" else None
         query, pair = self.attention.asking(y, rotations), self.attention.asked(y, rotations)
         if cache is not None:
-            pair = Pair(*(lax.dynamic_update_slice_in_dim(old, new, positions[0], -3) for old, new in zip(cache, pair, strict=True)))
+            pair = Pair(
+                *(lax.dynamic_update_slice_in_dim(old, new, positions[0], -3) for old, new in zip(cache, pair, strict=True))
+            )
         x += drop(self.attention(query, pair, positions=positions))
         asking = self.cross.asking(self.norms[1](x), None)
         x += drop(self.cross(asking, source, mask=valid[..., None, None, :]))
@@ -243,9 +251,7 @@ class TransformerSeq2Seq(nn.Module):
             Pair(*(jnp.zeros((*x.shape[:-3], length, *x.shape[-2:]), x.dtype) for x in pair)) for pair in memory.layers
         )
 
-    def step(
-        self, memory: Memory, state: tuple[Pair, ...], token: Array, index: Array
-    ) -> tuple[tuple[Pair, ...], Array]:
+    def step(self, memory: Memory, state: tuple[Pair, ...], token: Array, index: Array) -> tuple[tuple[Pair, ...], Array]:
         """One token, whose keys and values are added to those of the tokens before it.
 
         Args:

@@ -1,0 +1,19 @@
+"""What the pages of sequence-to-sequence models share: the fields of their data and of their training."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def of_pairs(config: Any) -> Any:
+    """Returns a config of `defaults` for pairs of texts, without the fields of a classifier; a page adds those of its body."""
+    config.epochs = 12
+    config.batch_size = 64
+    config.learning_rate = 4e-3
+    config.optimizer = "adamw"
+    config.schedule = "cosine"
+    config.warmup_steps = 100
+    config.data.lowercase = False
+    config.data.unit = "word" if config.data.name == "english_chinese" else "character"  # what a token is: word | character
+    config.model = ConfigDict({"dropout_rate": 0.0, "implementation": "auto"})
+    return config

@@ -1,0 +1,150 @@
+"""The lab on pairs of texts: the loss of a pair, and a small run from its file to the alignment of its output."""
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+import experiments
+from attn import viewer
+from configs import seq2seq_rnn
+from experiments.command_line import commands
+from experiments.data import pairs
+from experiments.training import judgement, steps
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+ROWS = [(f"{a} {b}", f"{b}{a}") for a in "abcdef" for b in "ghijk"]
+
+
+def train(file: Path, workdir: Path, *flags: str) -> None:
+    """Trains a small model on ROWS, through the command line."""
+    file.write_text("".join(f"{source}\t{target}\n" for source, target in ROWS))
+    small = ["embed_dim=3", "hidden_dim=4", "encoder_cell=simple", "dropout_rate=0.1"]
+    arguments = [f"--config={seq2seq_rnn.__file__}:pairs", f"--config.data.path={file}", "--config.devices=1"]
+    arguments += ["--config.epochs=2", "--config.batch_size=10", "--config.schedule=constant", "--config.steps_per_call=1"]
+    arguments += [f"--config.model.{field}" for field in small]
+    with tiny.fast_compilation():
+        assert commands.main(["train", *arguments, f"--workdir={workdir}", *flags]) == 0
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pairs")
+    train(folder / "pairs.tsv", folder / "run")
+    return folder / "run"
+
+
+def test_the_loss_of_a_pair_is_the_mean_over_its_tokens():
+    random = np.random.default_rng(0)
+    logits, target = random.normal(size=(4, 6)).astype(np.float32), np.array([4, 5, 3, 0])
+    noise = steps.Noise(jax.random.key(0), jnp.float32(0), jnp.float32(0.2))
+    by = np.log(np.exp(logits).sum(1, keepdims=True)) - logits
+    for given, smoothing in ((None, 0.0), (noise, 0.2)):
+        loss, correct = steps._score_of_target(jnp.asarray(logits), given, jnp.asarray(target))
+        expected = (1 - smoothing) * by[[0, 1, 2], [4, 5, 3]].mean() + smoothing * by[:3].mean()
+        np.testing.assert_allclose(loss, expected, rtol=1e-5)
+        assert not correct
+    best = np.full((4, 6), -9.0, np.float32)
+    best[range(4), [4, 5, 3, 2]] = 9  # what follows the end does not count
+    best[0, 0] = 99  # padding is no token that could be chosen
+    assert steps._score_of_target(jnp.asarray(best), None, jnp.asarray(target))[1]
+
+
+def test_measures_of_targets_by_hand():
+    labels = np.array([[4, 3, 0], [4, 5, 3], [5, 5, 3]])
+    predicted = np.array([[4, 3, 7], [4, 4, 3], [5, 5, 3]])
+    found = judgement.measures_of_pairs(judgement.Judged(labels, predicted, np.ones((3, 3))))
+    assert found == {
+        "exact_match": 2 / 3,
+        "token_accuracy": 7 / 8,
+        "by_target_length": {"1": [1, 1], "2": [2, 1]},
+    }
+
+
+def test_a_run_says_what_greedy_decoding_says(run):
+    """`test_accuracy` is computed without decoding; here the test split is decoded."""
+    result = json.loads((run / "result.json").read_text())
+    loaded = experiments.load(run)
+    test = pairs.load(loaded.config.data).test()
+    from experiments import pair_predict
+
+    rows = pairs.rows(loaded.config.data)["test"]
+    outputs = [answer.targets[0][0] for answer in pair_predict.answers(loaded, [row.source.encode() for row in rows])]
+    exact = [output == [i for i in label if i > 3] for output, label in zip(outputs, test.labels.tolist(), strict=True)]
+    assert result["test_accuracy"] == result["test"]["exact_match"] == pytest.approx(np.mean(exact))
+    assert (result["target_length"], result["max_length"]) == (3, 3)
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_same_bits(run, tmp_path):
+    train(tmp_path / "pairs.tsv", tmp_path / "run", "--config.epochs=1")
+    train(tmp_path / "pairs.tsv", tmp_path / "run")
+    for old, new in zip(*(jax.tree.leaves(experiments.load(each).params) for each in (run, tmp_path / "run")), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_predict_prints_and_draws(run, tmp_path, capsys):
+    picture = tmp_path / "a.svg"
+    flags = ["--words=a k", "--beam=2", "--all", "--align", "--show_text", f"--picture={picture}"]
+    assert commands.main(["predict", f"--workdir={run}", *flags]) == 0
+    line, header, *drawn = capsys.readouterr().out.splitlines()
+    said = json.loads(line)
+    assert (said["tokens"], said["out_of_vocabulary"], said["text"]) == (3, 0, "a k")
+    assert said["beam"][0]["output"] == said["output"]
+    assert said["beam"][0]["log_probability"] >= said["beam"][1]["log_probability"]
+    assert header.split() == ["a", "k"]
+    assert len(drawn) == len(said["output"])
+    root = ElementTree.fromstring(picture.read_text())
+    assert [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")] == ["a", " ", "k", *said["output"]]
+    assert commands.main(["attend", f"--workdir={run}", "--words=a k", f"--out={tmp_path / 'a.html'}"]) == 0
+    assert "<svg" in (tmp_path / "a.html").read_text()
+
+
+def test_bad_input_is_one_line(run, finished_run, tmp_path, capsys):
+    out = tmp_path / "a.html"
+    for arguments, message in (
+        (["predict", f"--workdir={run}", "--words= "], "line 1 is empty: a source must have at least one token"),
+        (["predict", f"--workdir={run}", "--words=a", "--beam=0"], "--beam=0 must be an integer from 1 to 1,000"),
+        (["predict", f"--workdir={run}", "--words=a", "--picture=a.png"], "--picture=a.png must end with .svg or .html"),
+        (["predict", f"--workdir={finished_run}", "--words=a", "--align"], "--align goes with a run of pairs of texts"),
+        (["attend", f"--workdir={run}", "--words=a", f"--out={out}", "--layer=1"], "--layer=1 must be an integer from 0 to 0"),
+        (["attend", f"--workdir={run}", "--words=a", f"--out={out}", "--live"], "--live=True goes with a run that classifies"),
+    ):
+        assert commands.main(arguments) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: {message}")
+        assert told.count("\n") == 1
+    assert not out.exists()
+
+
+def test_an_alignment_from_any_arrays():
+    weights = np.array([[[1.0, 0, 0], [0, 0.5, 0.5]], [[0, 1.0, 0], [0, 0.5, 0.5]]])
+    found = viewer.align(["Tom", "<script>", "Jerry"], ["汤姆", "杰瑞"], weights, title="a < b", notes=["c & d"])
+    assert list(found.maps) == ["mean of the heads", "head 0", "head 1"]
+    html = found.html()
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "default-src 'none'; style-src 'sha256-" in html
+    assert found.text().splitlines() == ["     Tom  <script> Jerry", "汤姆 0.50 0.50     0.00", "杰瑞 0.00 0.50     0.50"]
+    shaded = viewer.align("abc", "xy", weights[0])
+    assert shaded.text() == "  abc\nx █\ny  ▒▒"
+    shades = [r.get("fill-opacity") for r in ElementTree.fromstring(shaded.svg()).iter("{http://www.w3.org/2000/svg}rect")]
+    assert shades == ["1.000", "0.500", "0.500", None]
+
+
+@pytest.mark.parametrize(
+    ("source", "weights", "message"),
+    [
+        ("", np.ones((2, 0)), "source has 0 tokens and target 2: each must have at least one"),
+        ("abc", np.ones((3, 2)), r"weights \(3, 2\) of 'weights' must be \[U, S\] = \(2, 3\)"),
+        ("abc", np.full((2, 3), np.nan), "weights of 'weights' must be numbers from 0 to 1"),
+    ],
+)
+def test_an_alignment_of_wrong_arrays(source, weights, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        viewer.align(source, "xy", weights)
