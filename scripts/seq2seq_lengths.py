@@ -2,8 +2,8 @@
 
 python scripts/seq2seq_lengths.py docs/seq2seq/reversal attention=runs/reversal "fixed context=runs/reversal-fixed"
 
-Writes reversal.png and reversal.csv. The numbers are those of the test splits, from `result.json` of each run: in this task
-source and target have the same length.
+Writes reversal.png and reversal.csv. The numbers are those of the test splits: in this task source and target have the same
+length. Those of a finished run are in its `result.json`; of one that has been stopped, the last checkpoint decodes the split.
 """
 
 import csv
@@ -11,6 +11,8 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import matplotlib
 
@@ -21,9 +23,27 @@ Counts = Mapping[int, tuple[int, int]]  # by length: the number of sequences, an
 
 
 def read(folder: str) -> Counts:
-    """Returns the counts of a finished run."""
-    found = json.loads((Path(folder) / "result.json").read_text())["test"]["by_target_length"]
+    """Returns the counts of a run."""
+    result = Path(folder) / "result.json"
+    if not result.exists():
+        return decoded(folder)
+    found = json.loads(result.read_text())["test"]["by_target_length"]
     return {int(length): (number, exact) for length, (number, exact) in found.items()}
+
+
+def decoded(folder: str) -> Counts:
+    """Returns the counts of the last checkpoint of a run, which decodes every sequence of the test split greedily."""
+    import experiments
+    from experiments import pair_predict
+    from experiments.data import pairs
+
+    run, found = experiments.load(folder), {}
+    rows = pairs.rows(run.config.data)["test"]
+    answers = pair_predict.answers(run, (row.source.encode() for row in rows), batch_size=500)
+    for row, answer in zip(rows, answers, strict=True):
+        number, exact = found.get(len(row.target), (0, 0))
+        found[len(row.target)] = number + 1, exact + (run.tokenizer.text(answer.targets[0][0]) == row.target)
+    return found
 
 
 def write(path: Path, runs: Mapping[str, Counts]) -> None:
