@@ -58,7 +58,8 @@ def answers(
         known = read[:empty]
         filled = np.zeros((batch_size, run.tokenizer.max_length), np.int32)  # of one shape, so that there is one compilation
         filled[: len(known)] = run.tokenizer.pad([source.ids for source in known])
-        yield from _answered(run.tokenizer, known, *map(np.asarray, programs.decode(filled, penalty)), programs, filled)
+        tokens, totals = map(np.asarray, programs.decode(filled, penalty))
+        yield from _answered(run.tokenizer, known, tokens, totals, programs, filled)
         if empty is not None:
             raise UsageError(f"line {batch[empty][0]} is empty: a source must have at least one token")
 

@@ -18,6 +18,7 @@ import matplotlib
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 Counts = Mapping[int, tuple[int, int]]  # by length: the number of sequences, and of those that are reversed exactly
 
@@ -61,7 +62,7 @@ def draw(path: Path, runs: Mapping[str, Counts]) -> None:
         lengths = sorted(counts)
         axes.plot(lengths, [counts[n][1] / counts[n][0] for n in lengths], marker=marker, markersize=5, label=name)
     axes.set(xlabel="length of the source", ylabel="exact match on the test split", ylim=(-0.03, 1.03))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="lower left")
     figure.savefig(path, dpi=150)

@@ -169,7 +169,7 @@ def read(weights: Any, cell: str, words: list[np.ndarray], size: int) -> list[np
     return outputs
 
 
-def scored(weights: Any, score: str, state: np.ndarray, h: np.ndarray) -> float:
+def scored(weights: Any, score: str, state: np.ndarray, h: np.ndarray) -> Any:
     if score == "additive":
         asked = h @ weights["key"]["kernel"] + weights["key"]["bias"]
         return weights["vector"] @ np.tanh(state @ weights["query"]["kernel"] + asked)

@@ -59,7 +59,7 @@ def _rows(path: Path, encoding: str | None) -> Iterator[Row]:
         for name, text in zip(("source", "target"), columns, strict=True):
             if not text.strip():
                 raise UsageError(f"{where}: the {name} is empty")
-        yield Row(*columns, where)
+        yield Row(columns[0], columns[1], where)
 
 
 def _divided(rows: list[Row], share: float, rng: np.random.Generator) -> tuple[list[Row], list[Row]]:

@@ -46,7 +46,7 @@ def rows(data: Any) -> dict[str, list[Row]]:
     else:
         named = pair_sentences.pairs()
     return {
-        name: [Row(*pair, f"{data.name}, {name}, row {number}") for number, pair in enumerate(part, start=1)]
+        name: [Row(pair[0], pair[1], f"{data.name}, {name}, row {number}") for number, pair in enumerate(part, start=1)]
         for name, part in named.items()
     }
 

@@ -1,7 +1,7 @@
 """A recurrent encoder, and a GRU decoder that attends to the encoder's outputs (Bahdanau et al. 2015), or does not."""
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -119,14 +119,15 @@ class Encoder(nn.Module):
         last = jnp.take_along_axis(forward, index, axis=-2)[..., 0, :]
         if not config.bidirectional:
             return forward, last
-        backward = _run(cell(size, name="backward"), x, lengths, reverse=True, keep_order=True)
+        backward = _run(cell(size, name="backward"), x, lengths, reverse=True)
         return jnp.concatenate([forward, backward], -1), jnp.concatenate([last, backward[..., 0, :]], -1)
 
 
-def _run(cell: nn.RNNCellBase, x: Array, lengths: Array, **options: bool) -> Array:
+def _run(cell: nn.RNNCellBase, x: Array, lengths: Array, reverse: bool = False) -> Array:
     """The outputs `[*B, S, D]` of a cell, which starts from zeros: in a `jax.shard_map`, from zeros that vary as `x` does."""
     zeros = cell.initialize_carry(jax.random.key(0), (*x.shape[:-2], x.shape[-1]))
-    return nn.RNN(cell, **options)(x, initial_carry=match_varying(zeros, x), seq_lengths=lengths)
+    run: Any = nn.RNN(cell, reverse=reverse, keep_order=True)
+    return run(x, initial_carry=match_varying(zeros, x), seq_lengths=lengths)
 
 
 class RecurrentSeq2Seq(nn.Module):
@@ -230,10 +231,9 @@ class RecurrentSeq2Seq(nn.Module):
             after, context = model._advance(memory, state, embedded)
             return after, (after, context, state)
 
-        axis = embedded.ndim - 2
-        scanned = nn.scan(
-            body, variable_broadcast="params", split_rngs={"params": False}, in_axes=(axis, nn.broadcast), out_axes=axis
-        )
+        axis: Any = embedded.ndim - 2
+        axes: Any = axis, nn.broadcast
+        scanned = nn.scan(body, variable_broadcast="params", split_rngs={"params": False}, in_axes=axes, out_axes=axis)
         _, found = scanned(self, self.start(memory, 0), embedded, memory)
         return found
 
