@@ -242,7 +242,10 @@ def check(config: Config) -> None:
                 f"config.{field}={fields[field]} must be 0 with optimizer={fields['optimizer']}: it is of {optimizer}"
             )
     _check_data(fields)
-    (seq2seq_config if fields["model.body"] in SEQ2SEQ else model_config)(config, vocabulary_size=5, max_length=1)
+    if fields["model.body"] in SEQ2SEQ:
+        seq2seq_config(config, vocabulary_size=5, max_length=1)
+    else:
+        model_config(config, vocabulary_size=4, max_length=1, num_classes=2)
 
 
 _FILE_FIELDS = ("data.path", "data.encoding")
