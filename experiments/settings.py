@@ -185,7 +185,7 @@ def rule_of(field: str) -> Rule:
 
 def rules_of(body: Any) -> dict[str, Rule]:
     """Returns the rules of all fields of a config whose `model.body` is this one."""
-    if body not in SEQ2SEQ:
+    if type(body) is not str or body not in SEQ2SEQ:
         return RULES
     own = {f"model.{name}" for name in SEQ2SEQ[body]}
     return {field: rule for field, rule in SEQ2SEQ_RULES.items() if not field.startswith("model.") or field in own}

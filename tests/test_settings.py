@@ -199,7 +199,7 @@ def test_unknown_field_is_told_its_neighbour(field: str, near: str, form: str, t
     ("field", "fields"),
     [
         (
-            "score",
+            "budget",
             "the fields are seed, seeds, epochs, batch_size, ",
         ),
         ("workers", "the fields are .*, checkpoint_every, and those of config.data and config.model"),
@@ -327,6 +327,7 @@ def test_fingerprint_knows_what_changes_the_numbers():
         "warmup_steps": 4, "weight_decay": 0.01, "momentum": 0.9, "label_smoothing": 0.1, "model.dtype": "bfloat16",
         "data.path": "a.csv", "data.text": "a", "data.label": "b", "data.encoding": "latin-1", "data.validation_share": 0.2,
         "data.test_share": 0.2, "data.split_seed": 1, "data.keep": "ends", "data.lowercase": False, "data.filters": "",
+        "data.unit": "character",
     }  # fmt: skip
     assert {*same, *others} == settings.RULES.keys()
     assert len({settings.fingerprint(page({field: value})) for field, value in others.items()} | {own}) == len(others) + 1
