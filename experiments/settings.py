@@ -29,7 +29,6 @@ from experiments.fields import CLASSES, FREE, GROUPS, LATER, PAIRS, SEQ2SEQ, fla
 from experiments.fields import MODELS as MODELS
 from experiments.fields import with_later_fields as with_later_fields
 
-ModelConfig = ClassifierConfig | NgramConfig
 Config = Any  # an ml_collections.ConfigDict, whose fields have no static types
 NGRAM_FIELDS = ("logits", "initial_values")  # of config.model, which the bodies over words ignore
 CORPORA = tuple(CLASSES)  # those with pages of their own
@@ -291,8 +290,8 @@ def _check_ngrams(fields: dict[str, Any]) -> None:
             raise UsageError(f"config.{field}={fields[field]!r} must be {value} with data.ngrams={longest}")
 
 
-def model_config(config: Config, vocabulary_size: int, max_length: int, num_classes: int | None = None) -> ModelConfig:
-    """Returns the model's config for a corpus.
+def model_config(config: Config, vocabulary_size: int, max_length: int, num_classes: int | None = None) -> Any:
+    """Returns the model's config for a corpus: a `ClassifierConfig`, or a `NgramConfig` for a body over n-grams.
 
     Args:
       config: The config of the run.
@@ -312,7 +311,7 @@ def model_config(config: Config, vocabulary_size: int, max_length: int, num_clas
         raise UsageError(f"config.model: {error}") from None
 
 
-def _model_config(fields: dict[str, Any], vocabulary_size: int, max_length: int) -> ModelConfig:
+def _model_config(fields: dict[str, Any], vocabulary_size: int, max_length: int) -> ClassifierConfig | NgramConfig:
     sizes: dict[str, Any] = {"vocabulary_size": vocabulary_size, "max_length": max_length}
     if fields["body"] in NGRAM_BODIES:
         names = {field.name for field in dataclasses.fields(NgramConfig)}

@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -166,7 +167,7 @@ def padding_rows(model: str, rounds: int) -> list[list[str]]:
     config = settings.load_page(model, "imdb")
     config.model.mask_padding = True
     corpus = build.build_corpus(config)
-    classifier = build.build_model(config, corpus.tokenizer)
+    classifier: Any = build.build_model(config, corpus.tokenizer)
     reviews = slice(4 * config.batch_size)
     workload = Workload(config, classifier.config, corpus.train.tokens[reviews], corpus.train.labels[reviews])
     plan = build.build_plan(config, classifier, len(workload.labels))

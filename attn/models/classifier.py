@@ -91,9 +91,9 @@ class ClassifierConfig:
         self._check_positions()
 
     @property
-    def queries(self) -> int:
-        """The number of queries of each head."""
-        return self.max_length
+    def largest_activation(self) -> int:
+        """The entries of the largest array of a layer for one text: the attention weights."""
+        return self.num_heads * self.max_length**2
 
     @property
     def layer_dtype(self) -> DTypeLike | None:

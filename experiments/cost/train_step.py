@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from attn.models.classifier import Classifier
 from experiments import settings
 from experiments.cost import flops
 from experiments.settings import Config
@@ -29,7 +28,7 @@ def of_config(config: Config, vocabulary_size: int, max_length: int, num_classes
       UsageError: The config breaks a rule.
     """
     settings.check(config)
-    model = Classifier(settings.model_config(config, vocabulary_size, max_length, num_classes))
+    model = build.model_of(config, vocabulary_size, max_length, num_classes)
     plan = steps.make_plan(model, build.build_optimizer(config, _MANY), config.batch_size, jax.devices()[:1])
     return of_plan(plan, initial_state(plan, config))
 

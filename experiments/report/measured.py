@@ -21,13 +21,13 @@ class Measures(NamedTuple):
 
 
 def of(result: Mapping[str, Any]) -> Measures | None:
-    """Returns the measures of a result, or None for a run from before there were any.
+    """Returns the measures of a result, or None for a run of pairs of texts, or one from before there were any.
 
     Raises:
       ValueError: They are damaged.
     """
     told = result.get("test")
-    if told is None:
+    if told is None or (isinstance(told, Mapping) and "exact_match" in told):
         return None
     if not isinstance(told, Mapping) or not isinstance(told.get("recall"), Mapping) or not told["recall"]:
         raise ValueError("test.recall must be an object with a number for each label")

@@ -94,10 +94,15 @@ def build_model(config: Config, tokenizer: AnyTokenizer, num_classes: int | None
 
     `num_classes` is the number of classes of the corpus; None: its name tells them. A corpus of pairs has none.
     """
+    return model_of(config, tokenizer.vocabulary_size, tokenizer.max_length, num_classes)
+
+
+def model_of(config: Config, vocabulary_size: int, max_length: int, num_classes: int | None = None) -> AnyModel:
+    """Returns the model of `config.model` for the sizes of a corpus. Raises UsageError if the fields contradict each other."""
     if config.model.body in fields.SEQ2SEQ:
         kind: Any = RecurrentSeq2Seq if config.model.body == "recurrent_seq2seq" else TransformerSeq2Seq
-        return kind(settings.seq2seq_config(config, tokenizer.vocabulary_size, tokenizer.max_length))
-    found = settings.model_config(config, tokenizer.vocabulary_size, tokenizer.max_length, num_classes)
+        return kind(settings.seq2seq_config(config, vocabulary_size, max_length))
+    found = settings.model_config(config, vocabulary_size, max_length, num_classes)
     return NgramClassifier(found) if isinstance(found, NgramConfig) else Classifier(found)
 
 

@@ -18,8 +18,8 @@ def evaluate(workdir: Path, split: str, checkpoint: str = "last") -> dict[str, A
       checkpoint: "last" or "best"; see `run_folder.load`.
 
     Returns:
-      `val_loss` and `val_accuracy`, as the metrics of the run have them, or `test_loss` and `test_accuracy`; and `macro_f1`,
-      `recall`, `confusion` and `ece` of `judgement.measures`.
+      `val_loss` and `val_accuracy`, as the metrics of the run have them, or `test_loss` and `test_accuracy`; and what
+      `judgement.of_split` has beside the accuracy.
 
     Raises:
       UsageError: The folder holds no such checkpoint.
@@ -35,6 +35,6 @@ def evaluate(workdir: Path, split: str, checkpoint: str = "last") -> dict[str, A
     assert isinstance(found, Evaluated)
     assert isinstance(judged, judgement.Judged)
     prefix = "test" if split == "test" else "val"
-    measures = judgement.measures(judged, corpus.classes)
-    del measures["accuracy"]  # that of `found`, to the last bit
+    measures = judgement.of_split(judged, corpus.classes)
+    measures.pop("accuracy", None)  # that of `found`, to the last bit
     return {f"{prefix}_loss": found.loss, f"{prefix}_accuracy": found.accuracy} | measures

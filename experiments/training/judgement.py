@@ -23,6 +23,11 @@ class Judged(NamedTuple):
     confidence: np.ndarray
 
 
+def of_split(judged: Judged, classes: Sequence[str]) -> dict[str, Any]:
+    """Returns `measures` of a split of texts with labels, or `measures_of_pairs` of one of pairs, which has no classes."""
+    return measures(judged, classes) if classes else measures_of_pairs(judged)
+
+
 def measures_of_pairs(judged: Judged) -> dict[str, Any]:
     """Returns what the targets of a split say of a model, as JSON has it.
 

@@ -47,9 +47,7 @@ def result_of(plan: steps.Plan, corpus: Corpus, at: Position, label: str) -> Eva
         "test_accuracy": last.accuracy,
         "best_test_loss": best_loss,
         "best_test_accuracy": best_accuracy,
-        "test": judgement.measures(judged, corpus.classes)
-        if corpus.classes
-        else judgement.measures_of_pairs(judged),  # of the last parameters
+        "test": judgement.of_split(judged, corpus.classes),  # of the last parameters
         "train_seconds": 1e-3 * sum(row["step_milliseconds"] for row in rows) * rows[0]["step"],
         "compile_seconds": last.compile_seconds + sum(row["compile_seconds"] for row in rows),
         "corpus_sha256": corpus.sha256,

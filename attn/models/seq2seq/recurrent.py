@@ -52,6 +52,8 @@ class RecurrentConfig:
     score: str
     dropout_rate: float
     implementation: Implementation = "auto"
+
+    mask_padding = True  # always
     trimmed_eighths = (4, 6, 8)  # of max_length: to which a training step may cut off padding
 
     def __post_init__(self):
@@ -73,14 +75,9 @@ class RecurrentConfig:
         return 1
 
     @property
-    def mask_padding(self) -> bool:
-        """Whether padding is masked: always."""
-        return True
-
-    @property
-    def queries(self) -> int:
-        """The number of queries of each head: of the encoder, or about so many in the decoder."""
-        return self.max_length
+    def largest_activation(self) -> int:
+        """The entries of the largest array of a layer for one pair: the attention weights of queries as long as a source."""
+        return self.num_heads * self.max_length**2
 
 
 class Memory(NamedTuple):
