@@ -49,7 +49,6 @@ class NgramConfig:
     implementation: Implementation = "auto"
 
     mask_padding = True  # always: how many n-grams a text has differs more than its length in words
-    queries = 1  # of each head
     trimmed_eighths = (2, 4, 8)  # of max_length: to which a training step may cut off padding
 
     def __post_init__(self):
@@ -63,6 +62,11 @@ class NgramConfig:
                 raise ValueError(f"{field}={getattr(self, field)} is less than {least}")
         if not 0 <= self.dropout_rate < 1:
             raise ValueError(f"dropout_rate={self.dropout_rate} is not in [0, 1)")
+
+    @property
+    def largest_activation(self) -> int:
+        """The entries of the largest array for one text: the attention weights of one query of each head."""
+        return self.num_heads * self.max_length
 
 
 class NgramClassifier(flags.WithFlags):

@@ -27,7 +27,7 @@ from experiments.machine.devices import Device
 
 AXIS = "batch"
 _INIT, _ORDER, _DROPOUT = range(3)  # the purposes of the keys that are folded from the seed
-_CACHE_BYTES = 2**20  # for the attention weights of one layer, on one core
+_CACHE_BYTES = 2**20  # for the attention weights of one layer, or else its outputs, on one core
 _TRIMMED_FROM = 128  # positions; for shorter reviews, trimming saves less time than compiling for each length takes
 
 
@@ -199,7 +199,7 @@ def make_plan(model: AnyClassifier, optimizer: Optimizer, batch_size: int, devic
     microbatch_size = -(-batch_size // mesh.size)
     lengths = (length,)
     if devices[0].platform == "cpu":
-        most = max(1, _CACHE_BYTES // (4 * config.num_heads * length * config.queries))
+        most = max(1, _CACHE_BYTES // (4 * config.largest_activation))
         microbatch_size = -(-microbatch_size // -(-microbatch_size // most))  # equal ones, so that few rows hold no example
         if config.mask_padding and length >= _TRIMMED_FROM:
             lengths = tuple(length * eighths // 8 for eighths in config.trimmed_eighths)
