@@ -51,7 +51,7 @@ def defaults(data: str) -> Any:
     config.data.ngram_choice = "frequency"  # frequency | chi2: of the training texts | hashed: all n-grams, without a list
 
     config.model = ConfigDict()
-    config.model.body = "transformer"  # attention | multi_head | transformer | convolution | recurrent | ngram_{linear,attention}
+    config.model.body = "transformer"  # also: attention | multi_head | convolution | recurrent | ngram_linear | ngram_attention
     config.model.num_classes = placeholder(int)  # None: those of the data
     config.model.embed_dim = 16
     config.model.num_layers = 1
