@@ -30,7 +30,7 @@ from scripts.turns import conditions
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "complexity"
 LENGTHS, WIDTHS = tuple(2**i for i in range(6, 14)), (16, 32, 64, 128, 256)
 WIDTH, LENGTH, OTHER = 64, 512, 256  # where the other size varies; and the other sequence's length in cross-attention
-PATH_LENGTHS = (64, 256, 1024)
+PATH_LENGTHS, PATH_KINDS = (64, 256, 1024), ("convolution", "recurrence", "attention, dense")
 _TYPES: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(Row._fields, int),
     "kind": str,
@@ -41,7 +41,7 @@ SIZES = {"n": LENGTHS, "d": WIDTHS}
 PANELS: list[tuple[str, str, str]] = [  # column, by which size, title
     ("flops", "n", f"FLOPs, forward (d = {WIDTH})"),
     ("cpu_ms", "n", f"CPU ms, forward and backward (d = {WIDTH})"),
-    ("temporary_bytes", "n", f"temporary bytes, forward and backward (d = {WIDTH})"),
+    ("temporary_bytes", "n", f"temporary bytes, both passes (d = {WIDTH})"),
     ("flops", "d", f"FLOPs, forward (n = {LENGTH})"),
     ("cpu_ms", "d", f"CPU ms, forward and backward (n = {LENGTH})"),
     ("steps", "n", "sequential steps (lines), longest path (dots)"),
@@ -116,7 +116,7 @@ def _cross_table(rows: Sequence[Row]) -> str:
 
 def _path_table(rows: Sequence[Row], paths: Sequence[dict[str, Any]]) -> str:
     body = []
-    for kind in ("convolution", "recurrence", "attention, dense"):
+    for kind in PATH_KINDS:
         steps = {row.n: row.steps for row in chosen(rows, kind, "n")}
         path = {int(row["n"]): row["layers"] for row in paths if row["kind"] == kind}
         about = kinds.KINDS[kind]
@@ -180,12 +180,11 @@ def main() -> None:
     if not options.only_figure:
         found = []
         for case in wanted():
-            found.append(measure.measure(*case)._asdict())
+            row = measure.measure(*case)._asdict()
+            found.append(row | {"cpu_ms": float(f"{row['cpu_ms']:.4g}")})
             print(*found[-1].values(), file=sys.stderr, flush=True)
             write(options.folder / "rows.csv", found)
-        distances = [
-            {"kind": kind, "n": n, "layers": reach.longest_path(kind, n)} for kind in kinds.KINDS for n in PATH_LENGTHS
-        ]
+        distances = [{"kind": kind, "n": n, "layers": reach.longest_path(kind, n)} for kind in PATH_KINDS for n in PATH_LENGTHS]
         write(options.folder / "paths.csv", distances)
         print(conditions(f"n {LENGTHS[0]} to {LENGTHS[-1]}, d {WIDTHS[0]} to {WIDTHS[-1]}", 1, ()))
     rows, paths = read_rows(options.folder), read(options.folder / "paths.csv")

@@ -57,15 +57,21 @@ def figure() -> Figure:
     for pair, colour in zip(PAIRS, COLOURS, strict=False):
         _draw_pair(middle, table[:12, 2 * pair : 2 * pair + 2], f"dimensions {2 * pair} and {2 * pair + 1}", colour, pair)
     middle.set(title=f"{STEP} positions on is one rotation", xlabel="sine, from position 0", ylabel="cosine", aspect="equal")
-    middle.legend(frameon=False, loc="lower left", fontsize=8)
+    middle.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2))
+    middle.legend(frameon=False, loc="center left", fontsize=8)
     for t, width in zip(QUERIES, (6, 3, 1), strict=True):
         products = table[t] @ table[t + DISTANCES].T
-        right.plot(DISTANCES, products, color=COLOURS[0], linewidth=width, alpha=0.5, label=f"table, query at {t}")
-        right.plot(DISTANCES, rotary_scores(t), color=COLOURS[1], linewidth=width, alpha=0.5, label=f"rotary, query at {t}")
+        right.plot(DISTANCES, products, color=COLOURS[0], linewidth=width, alpha=0.5, label=_label("table", t))
+        right.plot(DISTANCES, rotary_scores(t), color=COLOURS[1], linewidth=width, alpha=0.5, label=_label("rotary", t))
     right.set(title="inner products", xlabel="distance")
     right.grid(alpha=0.25)
-    right.legend(frameon=False, fontsize=8)
+    right.legend(frameon=False, fontsize=8, loc="upper center")
     return drawn
+
+
+def _label(name: str, query_position: int) -> str | None:
+    """One entry of the legend for all queries."""
+    return f"{name}, queries at {', '.join(map(str, QUERIES))}" if query_position == QUERIES[0] else None
 
 
 def _draw_pair(axes: Axes, points: np.ndarray, label: str, colour: str, pair: int) -> None:

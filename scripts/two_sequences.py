@@ -6,8 +6,8 @@ An example has two sequences, as of sound and of words. Each position has a name
 token, and that of `first` is a noisy vector. Position 0 holds a question, which is a name. The others hold every name once and
 every colour twice, in an order of their own for each sequence. In the task (query, key, value) one takes the name that is asked
 in the query's sequence, finds it in the key's, and says which colour is at that position in the value's. So each of the eight
-tasks is solved by the layer with the same choice, and by no other: the table has the share of right answers of each layer on
-each task. Chance is one quarter.
+tasks is made for the layer with the same choice: the table has the share of right answers of each layer on each task. Chance is
+one quarter.
 """
 
 import argparse

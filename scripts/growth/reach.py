@@ -1,5 +1,6 @@
 """Measures the longest path: how many layers it takes until the last output has a gradient at the first input."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -54,10 +55,10 @@ def _pull(kind: str, n: int) -> Callable[[jax.Array], tuple[jax.Array, jax.Array
             return apply(params, x, x)  # a first layer: what it reads are the inputs, and the states of one below are such too
 
     @jax.jit
-    def pull(slopes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def pull(state: jax.Array, x: jax.Array, slopes: jax.Array) -> tuple[jax.Array, jax.Array]:
         at_state, at_inputs = jax.vjp(step, state, x)[1](slopes)
         below = at_state if kind == "recurrence" else at_inputs
         norms = jnp.linalg.norm(below, axis=-1, keepdims=True)
         return jnp.where(norms > 0, below / jnp.where(norms > 0, norms, 1), 0), at_inputs
 
-    return pull
+    return functools.partial(pull, state, x)
