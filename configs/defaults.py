@@ -52,14 +52,16 @@ def defaults(data: str) -> Any:
     config.data.ngram_choice = "frequency"  # frequency | chi2: of the training texts | hashed: all n-grams, without a list
 
     config.model = ConfigDict()
-    config.model.body = "transformer"  # attention | multi_head | transformer | ngram_linear | ngram_attention
+    config.model.body = "transformer"  # also: attention | multi_head | convolution | recurrent | ngram_linear | ngram_attention
     config.model.num_classes = placeholder(int)  # None: those of the data
     config.model.embed_dim = 16
     config.model.num_layers = 1
     config.model.num_heads = 2
     config.model.key_dim = 16  # features of a head
-    config.model.output_dims = (16, 20)  # one for each layer; body multi_head only
+    config.model.output_dims = (16, 20)  # one for each layer; bodies multi_head, convolution and recurrent only
     config.model.feedforward_dim = 64  # body transformer only
+    config.model.kernel_size = 5  # body convolution only
+    config.model.cell = "gru"  # gru | lstm: body recurrent only
     config.model.positions = "none"  # none | learned | sinusoidal | sinusoidal_split | rotary | alibi | t5
     config.model.dropout_rate = 0.0  # of the output of every sub-layer of the body
     config.model.mask_padding = False  # True excludes padding from the keys and from the pooling

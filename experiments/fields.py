@@ -2,7 +2,8 @@
 
 from typing import Any
 
-MODELS = ("single_head", "multi_head", "transformer", "transformer_positional")  # the pages of configs/
+MODELS = ("single_head", "multi_head", "transformer", "transformer_positional")  # the pages of the blog's models
+PAGES = (*MODELS, "cnn", "rnn")  # those of all models
 # A run may go on with other values of these.
 FREE = ("data.dir", "devices", "steps_per_call", "runs_per_call", "checkpoint_every")
 LATER = {  # fields that the first runs did not have, with the values that all of those had
@@ -35,6 +36,8 @@ LATER = {  # fields that the first runs did not have, with the values that all o
     "model.logits": "tied",
     "model.initial_values": "zeros",
     "data.unit": "word",
+    "model.kernel_size": 5,
+    "model.cell": "gru",
     "model.implementation": "auto",
     "model.dtype": "float32",
 }

@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 
 from attn import positions
 from attn.kernels.selection import IMPLEMENTATIONS
-from attn.models.classifier import ClassifierConfig
+from attn.models.bodies import CELLS
+from attn.models.classifier import BODIES, ClassifierConfig
 from attn.models.ngram import BODIES as NGRAM_BODIES
 from attn.models.ngram import NgramConfig
 from attn.models.seq2seq import RecurrentConfig, TransformerConfig, recurrent, transformer
@@ -137,7 +138,7 @@ RULES = {
     "data.ngrams": _optional(_integer(1, LONGEST)),
     "data.ngram_features": _integer(1, 2**24),
     "data.ngram_choice": _choice(*CHOICES),
-    "model.body": _choice("attention", "multi_head", "transformer", *NGRAM_BODIES, *SEQ2SEQ),
+    "model.body": _choice(*BODIES, *NGRAM_BODIES, *SEQ2SEQ),
     "model.num_classes": _optional(_integer(2, 65_536)),
     "model.embed_dim": _SIZE,
     "model.num_layers": _SIZE,
@@ -145,6 +146,8 @@ RULES = {
     "model.key_dim": _SIZE,
     "model.output_dims": Rule("a tuple of sizes", lambda x: type(x) is tuple and bool(x) and all(map(_SIZE.holds, x))),
     "model.feedforward_dim": _SIZE,
+    "model.kernel_size": _SIZE,
+    "model.cell": _choice(*CELLS),
     "model.positions": _choice(*positions.KINDS),
     "model.dropout_rate": _number(0, 1, "a number from 0 to 1, excluding 1"),
     "model.mask_padding": _FLAG,

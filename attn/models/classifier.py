@@ -1,4 +1,4 @@
-"""Text classifiers: embedding, a body of attention layers, mean pooling, logits."""
+"""Text classifiers: embedding, a body of attention, convolution or recurrence, mean pooling, logits."""
 
 import dataclasses
 from typing import Any, Literal
@@ -11,11 +11,26 @@ from attn.kernels.selection import Implementation
 from attn.layers import flags, keras
 from attn.layers.dense import Dropout, cast, promoting
 from attn.layers.initializers import glorot_uniform
+from attn.models import bodies
 from attn.positions import KINDS, RELATIVE, Relative, rotary, sinusoidal
 from attn.score_mods import alibi, t5_relative_bias
 from attn.shapes import Array, Logits, Tokens, Valid
 
 PADDING = 0
+WITHOUT_ATTENTION = ("convolution", "recurrent")
+BODIES = ("attention", "multi_head", "transformer", *WITHOUT_ATTENTION)
+_SIZES = (
+    "vocabulary_size",
+    "max_length",
+    "embed_dim",
+    "num_layers",
+    "num_heads",
+    "key_dim",
+    "feedforward_dim",
+    "kernel_size",
+)
+_HEADLESS = ("attention", *WITHOUT_ATTENTION)
+_WITH_OUTPUT_DIMS = ("multi_head", *WITHOUT_ATTENTION)
 _T5_BUCKETS = 32
 
 
@@ -26,20 +41,23 @@ class ClassifierConfig:
     Attributes:
       body: the layers between the embedding and the pooling, `num_layers` of them. "attention": Keras' Attention with
         `use_scale=True`, which has one head of the embedding's size. "multi_head": MultiHeadAttention. "transformer":
-        TransformerBlock.
+        TransformerBlock. "convolution" and "recurrent": the layers of `attn.models.bodies`, which have no attention.
       vocabulary_size: the number of tokens; token 0 is padding.
       max_length: the number of positions of "learned".
       num_classes: the number of classes.
       embed_dim: the size of an embedding.
       num_layers: the number of layers of the body.
-      num_heads: the number of heads of each layer; 1 for "attention".
-      key_dim: the channels of each head; `embed_dim` for "attention".
-      output_dims: for "multi_head", the size of each layer's output. The other bodies ignore it.
+      num_heads: the number of heads of each layer; 1 for "attention", and for the bodies without attention.
+      key_dim: the channels of each head; `embed_dim` for the same bodies.
+      output_dims: the size of each layer's output. "attention" and "transformer" ignore it.
       feedforward_dim: for "transformer", the size of the hidden layer. The other bodies ignore it.
+      kernel_size: for "convolution", the number of inputs that an output reads. The other bodies ignore it.
+      cell: for "recurrent", one of `attn.models.bodies.CELLS`. The other bodies ignore it.
       positions: one of `attn.positions.KINDS`. "learned" and the two sinusoidal tables are added to the embeddings; "rotary",
         "alibi" and "t5" act inside of the attention, and need a body that projects to heads.
       dropout_rate: the rate for the output of each sub-layer of the body.
-      mask_padding: whether padding is masked in the attention and left out of the mean.
+      mask_padding: whether padding is masked in the attention, read as zeros by a convolution and skipped by a recurrence; and
+        left out of the mean.
       implementation: that of the attention, as in `attn.attend`.
       dtype: the dtype of activations and products between the embedding and the pooling. Parameters, softmax, the statistics
         of LayerNorm, pooling and logits are float32 in any case.
@@ -48,7 +66,7 @@ class ClassifierConfig:
       ValueError: one line with the field, its value and the rule.
     """
 
-    body: Literal["attention", "multi_head", "transformer"]
+    body: Literal["attention", "multi_head", "transformer", "convolution", "recurrent"]
     vocabulary_size: int
     max_length: int
     num_classes: int
@@ -61,6 +79,8 @@ class ClassifierConfig:
     positions: str
     dropout_rate: float
     mask_padding: bool
+    kernel_size: int = 5
+    cell: Literal["gru", "lstm"] = "gru"
     implementation: Implementation = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -68,44 +88,53 @@ class ClassifierConfig:
 
     def __post_init__(self):
         flags.check_implementation(self.implementation)
-        if self.body not in ("attention", "multi_head", "transformer"):
-            raise ValueError(f"body={self.body!r} is not one of attention, multi_head, transformer")
-        for field in ("vocabulary_size", "max_length", "embed_dim", "num_layers", "num_heads", "key_dim", "feedforward_dim"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}={getattr(self, field)} is not positive")
+        self._check_names()
+        self._check_sizes()
         if self.num_classes < 2:
             raise ValueError(f"num_classes={self.num_classes} is less than 2")
         if not 0 <= self.dropout_rate < 1:
             raise ValueError(f"dropout_rate={self.dropout_rate} is not in [0, 1)")
-        if self.body == "attention" and (self.num_heads, self.key_dim) != (1, self.embed_dim):
-            raise ValueError(
-                f"num_heads={self.num_heads}, key_dim={self.key_dim}: body 'attention' has no projections, "
-                f"so num_heads is 1 and key_dim is embed_dim={self.embed_dim}"
-            )
-        if self.body == "multi_head" and (len(self.output_dims) != self.num_layers or min(self.output_dims) < 1):
-            raise ValueError(f"output_dims={self.output_dims} must be num_layers={self.num_layers} positive sizes")
         if self.dtype == "float16":
             raise ValueError("dtype='float16' would need a scaled loss: its range is too small; bfloat16 has that of float32")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype={self.dtype!r} is neither 'float32' nor 'bfloat16'")
         self._check_positions()
 
-    @property
-    def largest_activation(self) -> int:
-        """The entries of the largest array of a layer for one text: the attention weights."""
-        return self.num_heads * self.max_length**2
+    def _check_names(self):
+        for field, names in (("body", BODIES), ("cell", bodies.CELLS)):
+            if getattr(self, field) not in names:
+                raise ValueError(f"{field}={getattr(self, field)!r} is not one of {', '.join(names)}")
+
+    def _check_sizes(self):
+        for field in _SIZES:
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)} is not positive")
+        if self.body in _HEADLESS and (self.num_heads, self.key_dim) != (1, self.embed_dim):
+            raise ValueError(
+                f"num_heads={self.num_heads}, key_dim={self.key_dim}: body {self.body!r} has no projections, "
+                f"so num_heads is 1 and key_dim is embed_dim={self.embed_dim}"
+            )
+        if self.body in _WITH_OUTPUT_DIMS and (len(self.output_dims) != self.num_layers or min(self.output_dims) < 1):
+            raise ValueError(f"output_dims={self.output_dims} must be num_layers={self.num_layers} positive sizes")
 
     @property
     def layer_dtype(self) -> DTypeLike | None:
         """The field `dtype` of the layers. None is float32, and float64 where JAX computes in it."""
         return None if self.dtype == "float32" else jnp.bfloat16
 
+    @property
+    def largest_activation(self) -> int:
+        """The entries of the largest array of a layer for one text: the attention weights, or else the outputs."""
+        if self.body in WITHOUT_ATTENTION:
+            return self.max_length * max(self.output_dims)
+        return self.num_heads * self.max_length**2
+
     def _check_positions(self):
         if self.positions not in KINDS:
             raise ValueError(f"positions={self.positions!r} is not one of {', '.join(KINDS)}")
-        if self.positions in RELATIVE and self.body == "attention":
+        if self.positions in RELATIVE and self.body in _HEADLESS:
             raise ValueError(
-                f"positions={self.positions!r} acts inside of projected heads: body 'attention' has no projections"
+                f"positions={self.positions!r} acts inside of projected heads: body {self.body!r} has no projections"
             )
         if self.positions == "rotary" and self.key_dim % 2:
             raise ValueError(f"key_dim={self.key_dim} is odd: positions='rotary' rotates pairs of channels")
@@ -189,6 +218,13 @@ class Classifier(flags.WithFlags):
                 name=name,
             )
             return block(x, value_mask=valid, position=position, deterministic=deterministic)
+        if config.body in WITHOUT_ATTENTION:
+            size = config.output_dims[index]
+            if config.body == "convolution":
+                layer = bodies.Convolution(size, config.kernel_size, dtype=config.layer_dtype, name=name)
+            else:
+                layer = bodies.Recurrence(size, config.cell, dtype=config.layer_dtype, name=name)
+            return Dropout(rate, deterministic=deterministic)(layer(x, valid))
         options: dict[str, Any] = {"value_mask": valid}
         if config.body == "multi_head":
             layer = keras.MultiHeadAttention(

@@ -65,7 +65,7 @@ class NgramConfig:
 
     @property
     def largest_activation(self) -> int:
-        """The entries of the largest array of a layer for one text: the attention weights of one query."""
+        """The entries of the largest array for one text: the attention weights of one query of each head."""
         return self.num_heads * self.max_length
 
 

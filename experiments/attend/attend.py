@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from attn import viewer
-from attn.models.classifier import Classifier
+from attn.models.classifier import BODIES, WITHOUT_ATTENTION, Classifier
 from experiments.attend import live as live_model
 from experiments.attend import weights, words
 from experiments.errors import UsageError, printable
@@ -36,11 +36,14 @@ def page(
       float32: Whether its parameters are stored as float32, and not as float16.
 
     Raises:
-      UsageError: No word of the text is known, an index is out of range, or the model cannot run in a page.
+      UsageError: The model has no attention or cannot run in a page, no word of the text is known, or an index is out of
+        range.
     """
     config = run.model.config
     if not isinstance(run.model, Classifier):
         raise UsageError(f"attend shows models over words: model.body={config.body} weighs n-grams, one query a text")
+    if config.body in WITHOUT_ATTENTION:
+        raise UsageError(f"config.model.body={config.body} has no attention to show: it must be one of {_listed_bodies()}")
     _check(layer, config.num_layers, "--layer", "the layers of the model")
     _check(head or 0, config.num_heads, "--head", "the heads of each layer")
     told = words.read(text, run.tokenizer)
@@ -70,6 +73,10 @@ def page(
         notes=_live_notes(run) if live else _notes(run, told, padding),
         live=None if model is None else viewer.Live(text.decode(errors="replace"), model | {"labels": labels}),
     )
+
+
+def _listed_bodies() -> str:
+    return ", ".join(body for body in BODIES if body not in WITHOUT_ATTENTION)
 
 
 def _check(index: int, count: int, flag: str, what: str) -> None:

@@ -67,7 +67,7 @@ def _parameters(plan: steps.Plan, state: steps.State) -> list[str]:
         *_table(plan),
         f"{size(state.params):,} parameters",
         "attention in a train step:",
-        *(f"  {line}" for line in _grouped(build.attention_of(plan.model))),
+        *(f"  {line}" for line in _grouped(build.attention_of(plan.model)) or ["none"]),
     ]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.errors import UsageError
-from experiments.fields import FREE, MODELS
+from experiments.fields import FREE, PAGES
 from experiments.report import pages, statistics
 from experiments.report.runs import Run, is_number
 
@@ -119,7 +119,7 @@ def _labels(told: Sequence[str | None], configs: Sequence[Mapping[str, Any]]) ->
     for label, config in zip(told, configs, strict=True):
         bodies.setdefault(label, set()).add(config["model.body"])
     return [
-        label if label in MODELS or (label and len(bodies[label]) == 1) else pages.nearest(config, None)[0]
+        label if label in PAGES or (label and len(bodies[label]) == 1) else pages.nearest(config, None)[0]
         for label, config in zip(told, configs, strict=True)
     ]
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.fields import CLASSES, FREE, MODELS, flattened
+from experiments.fields import CLASSES, FREE, PAGES, flattened
 
 _CORPORA = tuple(CLASSES)
 
@@ -19,7 +19,7 @@ def _defaults(page: str, corpus: str) -> dict[str, Any]:
 
 def fields() -> Sequence[str]:
     """Returns the names of all fields, in the order of the pages."""
-    return tuple(_defaults(MODELS[0], _CORPORA[0]))
+    return tuple(_defaults(PAGES[0], _CORPORA[0]))
 
 
 def same(one: Any, other: Any) -> bool:
@@ -37,14 +37,14 @@ def differing(config: Mapping[str, Any], page: str, corpus: str) -> dict[str, An
 def nearest(config: Mapping[str, Any], label: str | None) -> tuple[str, str]:
     """Returns the page with a label, else that of the same kind of model with the fewest differences; and the corpus."""
     corpus = config["data.name"] if config["data.name"] in _CORPORA else _CORPORA[0]
-    if label in MODELS:
+    if label in PAGES:
         return label, corpus
 
     def distance(page: str) -> tuple[bool, int]:
         fields = differing(config, page, corpus)
         return "model.body" in fields, len(fields)
 
-    return min(MODELS, key=distance), corpus
+    return min(PAGES, key=distance), corpus
 
 
 def command(config: Mapping[str, Any], seeds: Sequence[int], label: str, folder: str) -> str:
