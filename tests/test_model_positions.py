@@ -22,7 +22,7 @@ def test_a_step_in_position_is_a_rotation():
         np.testing.assert_allclose(positions.turned(table[:-step], step), table[step:], atol=1e-6)
         assert np.abs(positions.turned(table[:-step], step + 1) - table[step:]).max() > 0.5
     one, other = (positions.rotary_scores(t) for t in (0, 20))
-    np.testing.assert_allclose(one, other, atol=1e-4)
+    np.testing.assert_allclose(one, other, atol=2e-3)
     assert np.ptp(one) > 1
 
 
