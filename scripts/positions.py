@@ -39,7 +39,7 @@ def turned(rows: np.ndarray, step: int) -> np.ndarray:
 
 
 def rotary_scores(query_position: int) -> np.ndarray:
-    """The scores of a rotated query with the same key at each of DISTANCES from it, with three digits: others vary by machine."""
+    """The scores of a rotated query with the same key at each of DISTANCES from it; more digits would vary by machine."""
     query, key = (jax.random.normal(jax.random.key(seed), (1, 1, DIM)) for seed in (0, 1))
     keys = jnp.broadcast_to(key, (len(DISTANCES), 1, DIM))
     rotated = rotary(query, jnp.array([query_position])), rotary(keys, jnp.asarray(query_position + DISTANCES))

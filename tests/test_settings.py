@@ -22,14 +22,14 @@ from experiments.training import build
 OPTIONAL = (
     "steps_per_call", "data.dir", "data.vocabulary_size", "data.max_length", "patience", "devices", "checkpoint_every",
     "init_from", "seeds", "runs_per_call", "model.num_classes", "data.validation_share", "data.test_share", "data.encoding",
-    "data.path", "data.text", "data.label", "data.filters",
+    "data.path", "data.text", "data.label", "data.filters", "data.ngrams",
 )  # fmt: skip
 FLAGS = ("model.mask_padding", "data.lowercase")
 PATHS = ("data.dir", "init_from", "data.path", "data.text", "data.label")
 SHARES = ("data.validation_share", "data.test_share")
 NUMBERS = ("learning_rate", "weight_decay", "momentum", "label_smoothing", "model.dropout_rate")
 NAMES = ("data.name", "data.keep", "model.body", "model.cell", "model.positions", "model.dtype", "optimizer", "schedule")
-OTHERS = ("seeds", "model.output_dims", "data.encoding", "data.filters")
+OTHERS = ("seeds", "model.output_dims", "data.encoding", "data.filters", "data.marks")
 INTEGERS = tuple(sorted(settings.RULES.keys() - {*FLAGS, *NUMBERS, *NAMES, *PATHS, *SHARES, *OTHERS}))
 LONG = "x" * 3_000
 
@@ -70,6 +70,7 @@ VALUES_OF = {
     **{field: [math.nan, -1, 0, 1e12, True, 3.5, "", b"a", ["a"], ("a",), {"a"}, "a\0b", Path("a")] for field in PATHS},
     **{field: [*VALUES, True, 0, 1, 0.0, 1.0, (0.1,), "0.1"] for field in SHARES},
     "data.encoding": [*VALUES, True, 3.5, "utf-9", "hex", "rot13", ("utf-8",)],
+    "data.marks": [math.nan, -1, 0, 1e12, True, None, 3.5, b"a", ["a"], ("a",), {"a"}, "é", Path("a")],
     "data.filters": [math.nan, -1, 0, 1e12, True, 3.5, b"a", ["a"], ("a",), {"a"}, "é", Path("a")],
     "seeds": [*VALUES, True, 3, (0, 1), range(3), "3..1", "-1..3", "0..3,1", "2147483648"],
     "model.output_dims": [*VALUES, None, True, 16, (), (0,), (True,), (16.0,), (-1,), (None,), ((16,),), (10**12,)],
@@ -112,7 +113,7 @@ def page(changes: dict[str, Any]) -> ConfigDict:
 
 def test_every_field_has_a_dozen_bad_values():
     assert VALUES_OF.keys() == settings.RULES.keys()
-    assert TYPED.keys() == settings.RULES.keys() - {*PATHS, "data.filters"}, "a path or a filter may be any text"
+    assert TYPED.keys() == settings.RULES.keys() - {*PATHS, "data.filters", "data.marks"}, "a path or a filter may be any text"
     assert min(map(len, (*VALUES_OF.values(), *TYPED.values()))) >= 12
 
 
@@ -327,7 +328,8 @@ def test_fingerprint_knows_what_changes_the_numbers():
         "warmup_steps": 4, "weight_decay": 0.01, "momentum": 0.9, "label_smoothing": 0.1, "model.dtype": "bfloat16",
         "data.path": "a.csv", "data.text": "a", "data.label": "b", "data.encoding": "latin-1", "data.validation_share": 0.2,
         "data.test_share": 0.2, "data.split_seed": 1, "data.keep": "ends", "data.lowercase": False, "data.filters": "",
-        "data.unit": "character",
+        "data.unit": "character", "data.marks": "!", "data.ngrams": 2, "data.ngram_features": 9, "data.ngram_choice": "chi2",
+        "model.logits": "own", "model.initial_values": "log_ratios", "model.kernel_size": 3, "model.cell": "lstm",
     }  # fmt: skip
     assert {*same, *others} == settings.RULES.keys()
     assert len({settings.fingerprint(page({field: value})) for field, value in others.items()} | {own}) == len(others) + 1
