@@ -24,8 +24,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return once(tmp_path_factory, "kills", lambda folder: inject(folder, 0, 0))
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(20))
 def test_kills(seed: int, undisturbed: Path):
-    """20 SIGKILLs in all. The imports of a process take longer than the runs that it kills."""
-    row = inject(undisturbed, 2, seed)
-    assert row["injected"] == row["held"] == 2, row
+    """20 SIGKILLs in all, at least."""
+    row = inject(undisturbed, 1, seed)
+    assert row["injected"] == row["held"] >= 1, row
