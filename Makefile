@@ -7,12 +7,12 @@ quickstart: .venv/with-experiments
 	$(RUN) -m experiments quickstart
 
 comma := ,
-# pyright has one thread: it runs beside the tests.
+# pyright has one thread: it runs beside the tests. No phase of a test may take 20 s; shared machines are up to twice as slow.
 test: .venv/with-$(if $(EXTRAS),test$(comma)$(EXTRAS),test)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m pyright & types=$$!; \
-	$(PYTEST) $(if $(CI),--fail-slower-than=20); tests=$$?; \
+	$(PYTEST) $(if $(CI),--fail-slower-than=40); tests=$$?; \
 	wait $$types || { echo "pyright has found errors: see above"; exit 1; }; \
 	exit $$tests
 
