@@ -29,7 +29,7 @@ FIELDS = (
     "weight_decay, momentum, label_smoothing, devices, steps_per_call, runs_per_call, checkpoint_every, "
     "and those of config.data and config.model"
 )
-MODEL_FIELDS = ", ".join(field.removeprefix("model.") for field in settings.RULES if field.startswith("model."))
+MODEL_FIELDS = ", ".join(field.removeprefix("model.") for field in settings.SEQ2SEQ_RULES if field.startswith("model."))
 PAGES = {  # what a page may hold instead of a config, and what is said of it
     "int": ("def get_config(): return 3", "get_config() returned int: it must return a ConfigDict"),
     "nothing": ("def get_config(): pass", "get_config() returned NoneType: it must return a ConfigDict"),
