@@ -390,6 +390,23 @@ def test_measures_by_label(tmp_path: Path):
     assert [line["test_macro_f1"] for line in lines_of(written["runs.csv"])] == ["0.6", "0.8", ""]
 
 
+def test_runs_of_pairs_of_texts(tmp_path: Path):
+    """They have fields and measures of their own; beside a classifier, and with the command that repeats them."""
+    flat = settings.flatten(settings.load_page("seq2seq_rnn", "dates")) | {"epochs": 2, "model.score": "dot"}
+    metrics, measures = rows(0.8), {"exact_match": 0.78, "token_accuracy": 0.9, "by_target_length": {"10": [9, 7]}}
+    write(tmp_path / "runs" / "a", flat, metrics, result(metrics, "seq2seq_rnn", test=measures))
+    finished(tmp_path / "runs" / "b", 0.7, 0)
+    written = report(tmp_path / "out", tmp_path / "runs")
+    assert [line["state"] for line in lines_of(written["runs.csv"])] == ["finished", "finished"]
+    means = table(written["report.md"], "Results")
+    assert (means["seq2seq_rnn"][0], means["transformer"][0]) == (
+        "0.8000 (1)",
+        "0.7000 (1)",
+    )
+    assert "--config=configs/seq2seq_rnn.py:dates" in written["report.md"]
+    assert "--config.model.score=dot" in written["report.md"]
+
+
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [

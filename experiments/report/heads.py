@@ -50,7 +50,7 @@ def series(groups: Sequence[Group]) -> list[Series]:
     A series is left out if each of its groups is in a longer one. If none differ in the heads alone, but the number of heads
     differs, all groups are one series that keeps nothing.
     """
-    groups = [group for group in groups if all(type(group.config[name]) is int for name in (HEADS, KEY_DIM))]
+    groups = [group for group in groups if all(type(group.config.get(name)) is int for name in (HEADS, KEY_DIM))]
     if len({group.config[HEADS] for group in groups}) < 2:
         return []
     found = [each for kept in ("key_dim", "num_heads × key_dim") for each in _alike(groups, kept)]

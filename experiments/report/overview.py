@@ -16,7 +16,8 @@ def ran(all_groups: Sequence[Group], colours: Mapping[str, int]) -> Section:
     configs = [group.config for group in all_groups]
     fields = groups.differing(configs)
     rows = [
-        [group.name, _numbers(group.seeds), *(groups.shown(group.config[field]) for field in fields)] for group in all_groups
+        [group.name, _numbers(group.seeds), *(groups.shown(group.config.get(field, UNKNOWN)) for field in fields)]
+        for group in all_groups
     ]
     common = [[name, groups.shown(value)] for name, value in configs[0].items() if name not in fields]
     words = range(1, len(fields) + 2)

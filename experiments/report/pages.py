@@ -7,9 +7,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.fields import CLASSES, FREE, PAGES, flattened
+from experiments.fields import CLASSES, FREE, PAGES, PAIRS, flattened
 
 _CORPORA = tuple(CLASSES)
+_OF_PAIRS = {"recurrent_seq2seq": "seq2seq_rnn", "transformer_seq2seq": "seq2seq_transformer"}  # their pages by body
 
 
 @functools.cache
@@ -17,9 +18,10 @@ def _defaults(page: str, corpus: str) -> dict[str, Any]:
     return flattened(importlib.import_module(f"configs.{page}").get_config(corpus).to_dict())
 
 
-def fields() -> Sequence[str]:
-    """Returns the names of all fields, in the order of the pages."""
-    return tuple(_defaults(PAGES[0], _CORPORA[0]))
+def fields(body: Any) -> Sequence[str]:
+    """Returns the names of all fields of a config with a body, in the order of the pages."""
+    page = _OF_PAIRS.get(body) if isinstance(body, str) else None
+    return tuple(_defaults(page, PAIRS[0]) if page else _defaults(PAGES[0], _CORPORA[0]))
 
 
 def same(one: Any, other: Any) -> bool:
@@ -36,6 +38,8 @@ def differing(config: Mapping[str, Any], page: str, corpus: str) -> dict[str, An
 
 def nearest(config: Mapping[str, Any], label: str | None) -> tuple[str, str]:
     """Returns the page with a label, else that of the same kind of model with the fewest differences; and the corpus."""
+    if config["model.body"] in _OF_PAIRS:
+        return _OF_PAIRS[config["model.body"]], config["data.name"] if config["data.name"] in PAIRS else PAIRS[0]
     corpus = config["data.name"] if config["data.name"] in _CORPORA else _CORPORA[0]
     if label in PAGES:
         return label, corpus

@@ -166,7 +166,7 @@ def _checked_config(flat: dict[str, Any]) -> dict[str, Any]:
     """Returns the fields of a config in the order of the pages. Raises ValueError if they are not those of a config."""
     if "model.learned_positions" in flat:  # the ledger's first runs, in whose configs positions were a flag
         flat["model.positions"] = "learned" if flat.pop("model.learned_positions") else "none"
-    fields = pages.fields()
+    fields = pages.fields(flat.get("model.body"))
     if unknown := sorted(flat.keys() - set(fields)):
         raise ValueError(f"{unknown[0]} is not a field of the config")
     config = {name: flat[name] for name in fields}

@@ -60,7 +60,7 @@ def _plain(text: str) -> str:
 def runs_csv(runs: Sequence[Run], all_groups: Sequence[Group]) -> str:
     """Returns a line for each run: its group, its state, its result, its speed and its config."""
     names = _group_names(all_groups)
-    fields = list(next((run.config for run in runs if run.config), {}))
+    fields = list(dict.fromkeys(field for run in runs for field in run.config))
     lines = []
     for run in runs:
         line = {"run": run.name, "group": names.get(id(run)), "label": run.label, "state": run.state}
