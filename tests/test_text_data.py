@@ -117,7 +117,7 @@ def test_the_labels_of_a_file_of_hugging_face_have_names(tmp_path: Path):
         ("a.csv", b"text,label\na,x\nb,x\n", "a.csv has one label, 'x': a classifier needs two"),
         ("a.csv", b"text,label\na,x\nb,x\nc,y\n", "a.csv has one text only with the label 'y': each needs two or more"),
         ("a.csv", b"text,label\na,x\nb,x\nc,y\nd,y\n", "a.csv has 2 texts with the label 'x': divided into train, validation"),
-        ("a.csv.gz", gzip.compress(b"text,label\na,x\n" * 99)[:-9], "a.csv.gz is not an intact gzip file"),
+        ("a.csv.gz", gzip.compress(b"text,label\na,x\n" * 99, mtime=0)[:-9], "a.csv.gz is not an intact gzip file"),
         ("a.jsonl", b'{"text": "a", "label": 1}\n{"text": "a"}\n', "a.jsonl, line 2 has no 'label': it has text"),
         ("a.jsonl", b'{"text": "a", "label": 1}\nno\n', "a.jsonl, line 2 is not JSON: "),
         ("a.jsonl", b'{"text": 3, "label": 1}\n', "a.jsonl, line 1: the text is int, not a text"),
