@@ -76,7 +76,9 @@ def grouped(runs: Iterable[Run]) -> list[Group]:
         for name, label, config, each in zip(_names(labels, configs), labels, configs, together, strict=True)
     ]
     fields = differing(configs)
-    return sorted(found, key=lambda group: (labels.index(group.label), [_place(group.config.get(field)) for field in fields]))
+    return sorted(
+        found, key=lambda group: (labels.index(group.label), [_place(value_of(group.config, field)) for field in fields])
+    )
 
 
 def _place(value: Any) -> tuple[bool, float, str]:
@@ -84,10 +86,15 @@ def _place(value: Any) -> tuple[bool, float, str]:
     return (False, float(value), "") if is_number(value) else (True, 0.0, json.dumps(value))
 
 
+def value_of(config: Mapping[str, Any], field: str) -> Any:
+    """Returns the value of a field, or None for a body that has no such field."""
+    return config[field] if field in config else None  # noqa: SIM401  # `get` on a config would be a hidden default
+
+
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns the fields that are not the same in all configs, in the order of the pages."""
     names = dict.fromkeys(name for config in configs for name in config)  # models of pairs have other fields than classifiers
-    return [name for name in names if len({json.dumps(each.get(name)) for each in configs}) > 1]
+    return [name for name in names if len({json.dumps(value_of(each, name)) for each in configs}) > 1]
 
 
 def reference(groups: Sequence[Group], name: str | None) -> Group | None:
@@ -137,8 +144,8 @@ def _names(labels: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> list[
     told = {label: _told(label, each) for label, each in alike.items()}
     names: dict[str, None] = {}
     for label, config in zip(labels, configs, strict=True):
-        fields = [field for field, usual in told[label].items() if json.dumps(config.get(field)) != usual]
-        base = name = " ".join([label, *(f"{short(field)}={shown(config.get(field))}" for field in fields)])
+        fields = [field for field, usual in told[label].items() if json.dumps(value_of(config, field)) != usual]
+        base = name = " ".join([label, *(f"{short(field)}={shown(value_of(config, field))}" for field in fields)])
         number = 1
         while name in names:  # "1" and 1 look alike
             number += 1
@@ -151,10 +158,10 @@ def _told(label: str, configs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Returns the fields that differ between the groups of a label, with the value of each that need not be told, or ""."""
     told = {}
     for field in differing(configs):
-        value, count = Counter(json.dumps(config.get(field)) for config in configs).most_common(1)[0]
-        usual = [config for config in configs if json.dumps(config.get(field)) == value]
+        most, count = Counter(json.dumps(value_of(config, field)) for config in configs).most_common(1)[0]
+        usual = [config for config in configs if json.dumps(value_of(config, field)) == most]
         is_default = field not in pages.differing(usual[0], *pages.nearest(usual[0], label))
-        told[field] = value if is_default and 2 * count > len(configs) else ""
+        told[field] = most if is_default and 2 * count > len(configs) else ""
     return told
 
 
