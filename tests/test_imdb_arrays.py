@@ -148,6 +148,6 @@ def test_the_padding_of_the_real_corpus(imdb_data_dir, monkeypatch):
     assert tokens.max() == 9_999
     for split in (corpus.train, corpus.validation, corpus.test()):
         assert set(np.unique(split.labels)) == {0, 1}
-    monkeypatch.setattr(imdb_arrays, "_write", lambda *_: pytest.fail("a second start tokenised again"))
+    monkeypatch.setattr(imdb_arrays, "_tokenise", lambda *_: pytest.fail("a second start tokenised again"))
     assert isinstance(imdb_arrays.load(data_dir=imdb_data_dir).test().tokens, np.memmap)
     assert imdb.prepare(data_dir=imdb_data_dir) == imdb_data_dir / imdb_location.PREPARED

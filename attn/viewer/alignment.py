@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from attn.viewer import saving
 from attn.viewer.facts import visible
 
 _CELL, _EM, _GAP = 26, 8, 10  # pixels: a cell's side, the width of a narrow character, between labels and cells
@@ -85,11 +86,7 @@ up to 1. A weight says how much of a source token's value was read, not what the
 
     def save(self, path: str | Path) -> Path:
         """Writes the page, or the picture if the name ends with .svg. Raises ValueError for another ending, and OSError."""
-        path = Path(path)
-        if path.suffix not in (".html", ".svg"):
-            raise ValueError(f"path={str(path)!r} must end with .html or .svg")
-        path.write_text(self.svg() if path.suffix == ".svg" else self.html(), encoding="utf-8")
-        return path
+        return saving.save(self, path)
 
     def _repr_html_(self) -> str:
         return f'<iframe sandbox width="100%" height="560" title="Alignment" srcdoc="{escape(self.html())}"></iframe>'

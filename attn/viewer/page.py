@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from attn.viewer import encoding, markup, picture
+from attn.viewer import encoding, markup, picture, saving
 from attn.viewer.content import Content
 from attn.viewer.facts import visible
 from attn.viewer.summary import Layer
@@ -32,11 +32,7 @@ class Page(Content):
 
     def save(self, path: str | Path) -> Path:
         """Writes the page, or the picture if the name ends with .svg. Raises ValueError for another ending, and OSError."""
-        path = Path(path)
-        if path.suffix not in (".html", ".svg"):
-            raise ValueError(f"path={str(path)!r} must end with .html or .svg")
-        path.write_text(self.svg() if path.suffix == ".svg" else self.html(), encoding="utf-8")
-        return path
+        return saving.save(self, path)
 
     def _repr_html_(self) -> str:
         frame = 'sandbox="allow-scripts allow-downloads" width="100%" height="760" title="Attention"'

@@ -1,6 +1,11 @@
 """A folder of arrays and other files with a manifest of their SHA-256 sums, which are checked when a file is opened."""
 
+import contextlib
 import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +13,36 @@ import numpy as np
 
 from experiments.data.checksum import file_sha256
 from experiments.data.corpus import Split
+from experiments.data.imdb_archive import one_line
 from experiments.errors import DataError
+from experiments.storage.files import no_leftovers
 
 MANIFEST = "manifest.json"
+
+
+def create(folder: Path, identity: dict[str, Any], fill: Callable[[Path], None], failed: str) -> None:
+    """Creates a folder, which has its name only when it is complete.
+
+    Args:
+      folder: The folder.
+      identity: What it is made from.
+      fill: Writes the files into a folder, which is not in use by others.
+      failed: The beginning of the error.
+
+    Raises:
+      DataError: The folder cannot be written.
+    """
+    staging = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        with no_leftovers(folder.parent), contextlib.ExitStack() as stack:
+            staging.mkdir()
+            stack.callback(shutil.rmtree, staging, ignore_errors=True)
+            fill(staging)
+            write_manifest(staging, identity)
+            staging.rename(folder)
+    except OSError as error:
+        if not folder.exists():  # otherwise another process was faster, with the same arrays
+            raise DataError(f"{failed} {folder}: {one_line(error)}") from error
 
 
 def write_manifest(folder: Path, identity: dict[str, Any]) -> None:
@@ -49,5 +81,4 @@ def checked(folder: Path, name: str) -> Path:
 
 def damaged(folder: Path, name: str, error: Exception) -> DataError:
     """Returns the error of a damaged file."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{folder} is damaged ({name}: {reason}); remove it to make it again")
+    return DataError(f"{folder} is damaged ({name}: {one_line(error)}); remove it to make it again")

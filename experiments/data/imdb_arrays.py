@@ -1,16 +1,11 @@
 """The IMDB corpus with the vocabulary and order of `keras.datasets.imdb`: tokenised once, then memory-mapped."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +13,6 @@ from experiments.data import array_folder, imdb, imdb_archive, imdb_location, to
 from experiments.data.corpus import Corpus, Split
 from experiments.data.tokenizer import KERAS, Tokenizer, WordRules
 from experiments.errors import DataError
-from experiments.storage import files
 
 FORMAT = 1  # raise it when the same archive and settings give different arrays
 VOCABULARY_SIZE, MAX_LENGTH = 10_000, 256
@@ -66,7 +60,10 @@ def load(
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = imdb_location.data_directory(data_dir) / "imdb_labeled_arrays" / digest[:16]
     if not folder.exists():  # it has its name only when it is complete
-        _write(folder, prepared, identity, Tokenizer((), **settings, rules=rules, keep=keep))
+        empty = Tokenizer((), **settings, rules=rules, keep=keep)
+        array_folder.create(
+            folder, identity, lambda staging: _tokenise(staging, prepared, empty), "IMDB cannot be tokenised into"
+        )
     return _open(folder, **settings, rules=rules, keep=keep)
 
 
@@ -79,20 +76,7 @@ def keras_orders(*sizes: int) -> list[np.ndarray]:
     return orders
 
 
-def _write(folder: Path, prepared: Path, identity: dict[str, Any], empty: Tokenizer) -> None:
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-    try:
-        with files.no_leftovers(folder.parent), contextlib.ExitStack() as stack:
-            staging.mkdir()
-            stack.callback(shutil.rmtree, staging, ignore_errors=True)
-            _tokenise(staging, prepared, identity, empty)
-            staging.rename(folder)
-    except OSError as error:
-        if not folder.exists():  # otherwise another process was faster, with the same arrays
-            raise DataError(f"IMDB cannot be tokenised into {folder}: {imdb_archive.one_line(error)}") from error
-
-
-def _tokenise(folder: Path, prepared: Path, identity: dict[str, Any], empty: Tokenizer) -> None:
+def _tokenise(folder: Path, prepared: Path, empty: Tokenizer) -> None:
     """Writes the arrays with a tokenizer that has no words yet."""
     reviews = {split: read(prepared, split) for split in imdb_archive.SPLITS}
     words = tokenizer.rank_words(tokenizer.count_words((text for text, _ in reviews["train"]), empty.rules))
@@ -102,7 +86,6 @@ def _tokenise(folder: Path, prepared: Path, identity: dict[str, Any], empty: Tok
         tokens, labels = _arrays(encoder, [examples[i] for i in order])
         np.save(folder / f"{split}_tokens.npy", tokens, allow_pickle=False)
         np.save(folder / f"{split}_labels.npy", labels, allow_pickle=False)
-    array_folder.write_manifest(folder, identity)
 
 
 def read(prepared: Path, split: str) -> list[tuple[bytes, int]]:

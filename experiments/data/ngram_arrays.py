@@ -1,14 +1,10 @@
 """Corpora of n-grams: IMDB, whose arrays are kept, and the embedded corpus."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-import os
-import shutil
 import sys
-import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +16,6 @@ from experiments.data import array_folder, imdb, imdb_archive, imdb_arrays, imdb
 from experiments.data.corpus import Corpus, Split
 from experiments.data.ngram_tokenizer import NgramSettings, NgramTokenizer
 from experiments.data.tokenizer import WordRules
-from experiments.errors import DataError
-from experiments.storage import files
 
 FORMAT = 1  # raise it when the same archive and settings give different arrays
 MAX_LENGTH = 1024  # where the config has none
@@ -64,7 +58,12 @@ def load(
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = imdb_location.data_directory(data_dir) / _ARRAYS / digest[:16]
     if not folder.exists():  # it has its name only when it is complete
-        _write(folder, prepared, identity, empty, validation_size)
+        array_folder.create(
+            folder,
+            identity,
+            lambda staging: _fill(staging, prepared, empty, validation_size),
+            "the n-grams of IMDB cannot be written to",
+        )
     return _open(folder, empty, validation_size)
 
 
@@ -95,20 +94,6 @@ def _tokens(tokenizer: NgramTokenizer, texts: Iterable[bytes]) -> np.ndarray:
 
 def _labels(examples: list[Any]) -> np.ndarray:
     return np.array([label for _, label in examples], np.int8)
-
-
-def _write(folder: Path, prepared: Path, identity: dict[str, Any], empty: NgramTokenizer, validation_size: int) -> None:
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-    try:
-        with files.no_leftovers(folder.parent), contextlib.ExitStack() as stack:
-            staging.mkdir()
-            stack.callback(shutil.rmtree, staging, ignore_errors=True)
-            _fill(staging, prepared, empty, validation_size)
-            array_folder.write_manifest(staging, identity)
-            staging.rename(folder)
-    except OSError as error:
-        if not folder.exists():  # otherwise another process was faster, with the same arrays
-            raise DataError(f"the n-grams of IMDB cannot be written to {folder}: {imdb_archive.one_line(error)}") from error
 
 
 def _fill(folder: Path, prepared: Path, empty: NgramTokenizer, validation_size: int) -> None:
