@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jax.typing import DTypeLike
 
 from attn.kernels.manual_axes import match_varying
@@ -52,9 +53,22 @@ class Convolution(nn.Module):
             kernel_init=glorot_uniform(),
             dtype=self.dtype,
             promote_dtype=promote_product,
+            conv_general_dilated=_one_product,
             name="convolution",
         )
         return cast(self.dtype, nn.relu(promoting(convolution, x)))[0]
+
+
+def _one_product(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+    """The convolution of `[B, T, D]` with `[k, D, F]`, stride 1 and padding "SAME", as a product of its windows, `[B, T, k D]`.
+
+    On a CPU, XLA's own convolution takes about 60 times as long inside of a loop, such as that over microbatches.
+    """
+    size, length = kernel.shape[0], x.shape[1]
+    before = (size - 1) // 2
+    padded = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (before, size - 1 - before, 0), (0, 0, 0)))
+    windows = jnp.concatenate([padded[:, start : start + length] for start in range(size)], axis=-1)
+    return windows @ kernel.reshape(-1, kernel.shape[-1])
 
 
 class Recurrence(nn.Module):
