@@ -3,7 +3,7 @@
 python -m experiments sweep plan --config=configs/head_ablation.py --sweepdir=runs/head_ablation
 python -m experiments sweep run  --config=configs/head_ablation.py --sweepdir=runs/head_ablation --grid seed=0..4
 
-14 shapes, with four or five seeds each so far: docs/head-ablation has their rows and what was found. With these two flags more,
+14 shapes, with five seeds each: docs/head-ablation has their rows and what was found. With these two flags more,
 they count as done: --ledger=docs/head-ablation/runs --ledger=docs/reproduction/runs. The second and the ninth are the models of
 the pages multi_head and transformer.
 """
