@@ -18,6 +18,7 @@ from attn.kernels.selection import IMPLEMENTATIONS
 from attn.models.bodies import CELLS
 from attn.models.classifier import BODIES, ClassifierConfig
 from attn.models.ngram import BODIES as NGRAM_BODIES
+from attn.models.ngram import LOGITS as NGRAM_LOGITS
 from attn.models.ngram import NgramConfig
 from attn.models.seq2seq import RecurrentConfig, TransformerConfig, recurrent, transformer
 from experiments import ranges
@@ -151,7 +152,7 @@ RULES = {
     "model.positions": _choice(*positions.KINDS),
     "model.dropout_rate": _number(0, 1, "a number from 0 to 1, excluding 1"),
     "model.mask_padding": _FLAG,
-    "model.logits": _choice("tied", "own"),
+    "model.logits": _choice(*NGRAM_LOGITS),
     "model.initial_values": _choice("zeros", "log_ratios"),
     "model.implementation": _choice("auto", *IMPLEMENTATIONS),
     "model.dtype": Rule(

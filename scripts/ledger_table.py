@@ -35,13 +35,18 @@ def table(paths: Sequence[str], data: str, by: Sequence[str]) -> str:
     groups: dict[tuple[str, ...], dict[int, runs.Run]] = {}
     for run in runs.read(paths):
         if run.state == "finished" and run.config["data.name"] == data:
-            key = tuple(str(run.config[field]) for field in by)
+            key = tuple(_value(run, field) for field in by)
             groups.setdefault(key, {}).setdefault(run.config["seed"], run)
     header = [*(field.rpartition(".")[2] for field in by), "n", *METRICS.values(), "parameters"]
     body = [
         [*key, str(len(seeds)), *(_spread(seeds, metric) for metric in METRICS), _size(seeds)] for key, seeds in groups.items()
     ]
     return tables.markdown(header, sorted(body))
+
+
+def _value(run: runs.Run, field: str) -> str:
+    """Returns the value of a field, or nothing where the body of the run does not have it."""
+    return "" if field == "model.cell" and run.config["model.body"] != "recurrent" else str(run.config[field])
 
 
 def _spread(seeds: dict[int, runs.Run], metric: str) -> str:

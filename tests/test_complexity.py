@@ -9,7 +9,7 @@ from jax import lax
 
 from attn.models.two_sequences import TwoSequenceAttention
 from experiments.report import figure_files
-from scripts import complexity, two_sequences
+from scripts import complexity, ledger_table, two_sequences
 from scripts.growth import depth, kinds, reach
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -98,3 +98,11 @@ def test_the_answers_of_the_task_are_those_of_a_search():
         for i in range(5):
             place = 1 + list(names[key][i, 1:]).index(names[query][i, 0])
             assert found.answers[i, task] == colours[value][i, place]
+
+
+def test_the_table_of_classifiers_is_that_of_the_committed_runs():
+    docs = complexity.FOLDER.parent
+    reproduced = sorted((docs / "reproduction" / "runs").glob("*-seed_[0-4]-*"))
+    ledgers = [str(docs / "complexity" / "runs"), *map(str, reproduced)]
+    by = ["model.body", "model.cell", "model.positions"]
+    assert f"\n{ledger_table.table(ledgers, 'imdb', by)}\n" in (docs / "complexity.md").read_text()

@@ -126,6 +126,10 @@ def margin_by_loops(config: NgramConfig, params: dict[str, np.ndarray], ids: lis
             elif config.body == "ngram_attention":
                 logit = params["logits_from_end"][bucket_by_hand(length - 1 - place), head]
                 logit += params["logits_from_start"][bucket_by_hand(place), head]
+            if config.body == "ngram_attention" and config.logits == "context":
+                size = config.kernel_size
+                near = [j for other, j in kept if place - (size - 1) // 2 <= other <= place + size // 2]
+                logit += 10 * sum(params["relevance"][j - 1, head] for j in near) / len(near)
             weights.append(math.exp(logit))
         for weight, (_, i) in zip(weights, kept, strict=True):
             total += weight / sum(weights) * params["values"][i - 1] / config.num_heads
@@ -137,7 +141,13 @@ def bucket_by_hand(distance: int) -> int:
 
 
 @pytest.mark.parametrize(
-    "body, fields", [("ngram_linear", {}), ("ngram_attention", {"num_classes": 3}), ("ngram_attention", {"logits": "own"})]
+    "body, fields",
+    [
+        ("ngram_linear", {}),
+        ("ngram_attention", {"num_classes": 3}),
+        ("ngram_attention", {"logits": "own"}),
+        ("ngram_attention", {"logits": "context", "kernel_size": 4}),
+    ],
 )
 def test_the_models_against_loops(body: str, fields: dict):
     chosen = config(body, **fields)
@@ -174,7 +184,7 @@ def test_the_models_against_loops(body: str, fields: dict):
 
 
 def test_dropout_leaves_out_ngrams_and_padding_changes_nothing():
-    model = NgramClassifier(config("ngram_attention"))
+    model = NgramClassifier(config("ngram_attention", logits="context", kernel_size=3))
     params = random_params(model, 4)
     tokens = np.array([7, 1, 22, 3, 9, 0, 0])
     every = np.array([[token * (bits >> place & 1) for place, token in enumerate(tokens)] for bits in range(32)])
@@ -246,7 +256,7 @@ def test_a_run_is_trained_continued_and_asked(
         ("data.name", "tfds:imdb_labeled", "config.data.name=tfds:imdb_labeled must be one of imdb, verdicts"),
         ("data.vocabulary_size", 100, "config.data.vocabulary_size=100 must be None with data.ngrams=4"),
         ("model.positions", "rotary", "config.model.positions='rotary' must be none with data.ngrams=4"),
-        ("model.logits", "free", "config.model.logits='free' must be one of tied, own"),
+        ("model.logits", "free", "config.model.logits='free' must be one of tied, own, context"),
     ],
 )
 def test_bad_fields(field: str, value: object, said: str):

@@ -13,11 +13,14 @@ from attn.layers.dense import Dropout
 from attn.shapes import Array, Logits, Tokens
 
 BODIES = ("ngram_linear", "ngram_attention")
+LOGITS = ("tied", "own", "context")
 PADDING = 0
 BUCKETS = 16
 _FIRST = 4  # n-grams of the bucket that is nearest to an end of the text
 _SCALE = 0.5  # at first: log-count ratios as values then give margins of the right size
 _SOFTENED = 0.5  # the power of the number of n-grams by which their sum is divided
+_RELEVANCE = 10.0  # a factor of the numbers for relevance, which are small, so that relative steps move the logits enough
+_LEAST = {"vocabulary_size": 2, "max_length": 1, "num_classes": 2, "num_heads": 1, "kernel_size": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,10 @@ class NgramConfig:
       num_classes: the number of classes.
       num_heads: the number of attention heads, whose outputs are averaged; each has attention logits of its own.
       logits: what the attention logit of an n-gram is. "tied": a number for how far it is from the end of the text, plus one
-        for how far from the beginning, `BUCKETS` of each for all n-grams. "own": a number for each n-gram.
+        for how far from the beginning, `BUCKETS` of each for all n-grams. "own": a number for each n-gram. "context": that of
+        "tied", plus the mean relevance of the n-grams around it; the relevance of an n-gram is a second number for it.
+      kernel_size: with "context", the number of n-grams around a place, with its own, whose relevance is averaged. An even
+        number has one more after the place than before it.
       dropout_rate: the rate at which n-grams are left out of a text.
       implementation: that of the attention, as in `attn.attend`.
 
@@ -44,8 +50,9 @@ class NgramConfig:
     max_length: int
     num_classes: int
     num_heads: int
-    logits: Literal["tied", "own"]
+    logits: Literal["tied", "own", "context"]
     dropout_rate: float
+    kernel_size: int = 25
     implementation: Implementation = "auto"
 
     mask_padding = True  # always: how many n-grams a text has differs more than its length in words
@@ -55,9 +62,9 @@ class NgramConfig:
         flags.check_implementation(self.implementation)
         if self.body not in BODIES:
             raise ValueError(f"body={self.body!r} is not one of {', '.join(BODIES)}")
-        if self.logits not in ("tied", "own"):
-            raise ValueError(f"logits={self.logits!r} is neither tied nor own")
-        for field, least in (("vocabulary_size", 2), ("max_length", 1), ("num_classes", 2), ("num_heads", 1)):
+        if self.logits not in LOGITS:
+            raise ValueError(f"logits={self.logits!r} is not one of {', '.join(LOGITS)}")
+        for field, least in _LEAST.items():
             if getattr(self, field) < least:
                 raise ValueError(f"{field}={getattr(self, field)} is less than {least}")
         if not 0 <= self.dropout_rate < 1:
@@ -120,7 +127,9 @@ class NgramClassifier(flags.WithFlags):
     def _attend(self, tokens: Tokens, kept: Array, values: Array) -> Array:
         """The values under the weights of the heads, and the mean of these, `[*B, T, V]` to `[*B, V]`."""
         heads = self.config.num_heads
-        logits = self._own_logits(tokens, heads) if self.config.logits == "own" else self._tied_logits(tokens, heads)
+        logits = self._of_ngrams("logits", tokens) if self.config.logits == "own" else self._tied_logits(tokens)
+        if self.config.logits == "context":
+            logits += _RELEVANCE * moving_mean(self._of_ngrams("relevance", tokens), kept, self.config.kernel_size)
         query = jnp.ones((*tokens.shape[:-1], 1, heads, 1), values.dtype)
         value = jnp.broadcast_to(values[..., None, :], (*values.shape[:-1], heads, values.shape[-1]))
         found = attend(
@@ -134,19 +143,40 @@ class NgramClassifier(flags.WithFlags):
         return jnp.mean(found[..., 0, :, :], axis=-2)
 
     @nn.nowrap
-    def _own_logits(self, tokens: Tokens, heads: int) -> Array:
-        table = self.param("logits", nn.initializers.zeros, (self.config.vocabulary_size - 1, heads))
+    def _of_ngrams(self, name: str, tokens: Tokens) -> Array:
+        """A number of each n-gram for each head, 0 at first, `[*B, T, N]`."""
+        table = self.param(name, nn.initializers.zeros, (self.config.vocabulary_size - 1, self.config.num_heads))
         return jnp.asarray(table)[jnp.maximum(tokens - 1, 0)]
 
     @nn.nowrap
-    def _tied_logits(self, tokens: Tokens, heads: int) -> Array:
+    def _tied_logits(self, tokens: Tokens) -> Array:
+        """The numbers of the places of n-grams, `[*B, T, N]`."""
         from_end, from_start = (
-            self.param(name, nn.initializers.zeros, (BUCKETS, heads)) for name in ("logits_from_end", "logits_from_start")
+            self.param(name, nn.initializers.zeros, (BUCKETS, self.config.num_heads))
+            for name in ("logits_from_end", "logits_from_start")
         )
         position = jnp.arange(tokens.shape[-1])
         length = jnp.sum(tokens != PADDING, axis=-1, keepdims=True)
         behind = bucket(jnp.maximum(length - 1 - position, 0))
         return jnp.asarray(from_end)[behind] + jnp.asarray(from_start)[bucket(position)]
+
+
+def moving_mean(x: Array, kept: Array, size: int) -> Array:
+    """The mean over the places around each place that are kept, `[*B, T, N]`; 0 where there are none.
+
+    Args:
+      x: `[*B, T, N]`.
+      kept: bool `[*B, T]`.
+      size: the number of places, with the one in the middle; of an even number, one more is after it than before.
+    """
+
+    def window_sum(x: Array) -> Array:
+        around = ((size - 1) // 2 + 1, size // 2)
+        total = jnp.cumsum(jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [around, (0, 0)]), axis=-2)
+        return total[..., size:, :] - total[..., :-size, :]
+
+    count = window_sum(kept[..., None].astype(x.dtype))
+    return window_sum(jnp.where(kept[..., None], x, 0)) / jnp.maximum(count, 1)
 
 
 def bucket(distance: Array) -> Array:
