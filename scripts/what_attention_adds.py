@@ -2,9 +2,10 @@
 
 python scripts/what_attention_adds.py runs/what-attention-adds --out=docs/what-attention-adds
 
-The folder has runs of configs/ngram_attention.py and configs/ngram_linear.py, at any depth. Runs that differ in nothing but
-the body are a pair. Writes runs.csv (a row for each run), pairs.csv (one for each pair, with McNemar's test) and accuracy.png.
-With --figure it only draws the picture from runs.csv.
+The folder has runs of configs/ngram_attention.py and configs/ngram_linear.py, at any depth. A run with attention and a linear
+one of the same seed and choice of n-grams are a pair if they have equally many numbers, within a hundredth for the places and
+the scale, or if they have the same n-grams. Writes runs.csv (a row for each run), pairs.csv (one for each pair, with McNemar's
+test) and accuracy.png. With --figure it only draws the picture from runs.csv.
 """
 
 import argparse
@@ -31,8 +32,9 @@ from experiments.data.corpus import Split
 from experiments.storage import run_folder
 from experiments.training import build
 
-NAMES = {"ngram_linear": "linear", "ngram_attention": "attention"}
-COLOURS = {"linear": "#777777", "attention": "#0072b2", "attention, own logits": "#d55e00"}
+LINEAR = "linear"
+COLOURS = {LINEAR: "#777777", "attention, context": "#0072b2", "attention, tied": "#009e73", "attention, own": "#d55e00"}
+SAME_SIZE = 0.01
 BATCH = 500
 
 
@@ -52,14 +54,13 @@ def main() -> None:
 def tables(runs: Path, out: Path) -> None:
     """Writes runs.csv and pairs.csv, and prints the pairs."""
     folders = sorted(path.parent for path in runs.rglob("result.json"))
-    rows, right = [], {}
+    found: list[tuple[dict[str, Any], np.ndarray]] = []
     for folder in folders:
-        row, fields, correct = judged(folder)
-        rows.append(row)
-        right[fields] = right.get(fields, {}) | {row["model"]: (row, correct)}
-        print(folder, row, flush=True)
-    write(out / "runs.csv", rows)
-    write(out / "pairs.csv", [pair(found) for found in right.values() if len(found) == 2])
+        found.append(judged(folder))
+        print(folder, found[-1][0], flush=True)
+    write(out / "runs.csv", [row for row, _ in found])
+    linear, others = ([each for each in found if (each[0]["model"] == LINEAR) == wanted] for wanted in (True, False))
+    write(out / "pairs.csv", [pair(other, twin) for other in others for twin in linear if paired(other[0], twin[0])])
     print((out / "pairs.csv").read_text())
 
 
@@ -93,18 +94,16 @@ def predicted(model: build.AnyModel, params: Any, tokens: Array) -> Array:
     return jnp.argmax(jnp.asarray(model.apply({"params": params}, tokens)), -1)
 
 
-def judged(folder: Path) -> tuple[dict[str, Any], str, np.ndarray]:
-    """Returns the row of a run, its fields without the body, and which test reviews it is right about."""
+def judged(folder: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """Returns the row of a run, and which test reviews it is right about."""
     run, result = run_folder.load(folder), run_folder.read_result(folder)
     test = tests(json.dumps(run.config.data.to_dict(), sort_keys=True), run)
     correct = predictions(run, test) == test.labels
     if not math.isclose(correct.mean(), result["test_accuracy"], abs_tol=2e-4):
         raise SystemExit(f"{folder}: {correct.mean()} here and {result['test_accuracy']} in its result")
     fields = settings.flatten(run.config)
-    body = fields.pop("model.body")
-    own = body == "ngram_attention" and fields["model.logits"] == "own"
     row = {
-        "model": NAMES[body] + (", own logits" if own else ""),
+        "model": LINEAR if fields["model.body"] == "ngram_linear" else f"attention, {fields['model.logits']}",
         "choice": fields["data.ngram_choice"],
         "longest": fields["data.ngrams"],
         "ngrams": fields["data.ngram_features"],
@@ -114,18 +113,25 @@ def judged(folder: Path) -> tuple[dict[str, Any], str, np.ndarray]:
         "validation_accuracy": round(result["final_val_accuracy"], 4),
         "test_accuracy": round(float(correct.mean()), 5),
     }
-    return row, json.dumps(fields, sort_keys=True), correct
+    return row, correct
 
 
-def pair(found: dict[str, tuple[dict[str, Any], np.ndarray]]) -> dict[str, Any]:
+def paired(other: dict[str, Any], twin: dict[str, Any]) -> bool:
+    """Returns whether a run with attention is compared with a linear one."""
+    if any(other[name] != twin[name] for name in ("choice", "seed")):
+        return False
+    same_ngrams = all(other[name] == twin[name] for name in ("ngrams", "longest"))
+    return same_ngrams or math.isclose(other["parameters"], twin["parameters"], rel_tol=SAME_SIZE)
+
+
+def pair(attention: tuple[dict[str, Any], np.ndarray], linear: tuple[dict[str, Any], np.ndarray]) -> dict[str, Any]:
     """Returns the row of a pair: how many reviews only one of the two is right about, and McNemar's z."""
-    [other] = found.keys() - {"linear"}
-    (row, attention), (_, linear) = found[other], found["linear"]
-    only_attention, only_linear = int(np.sum(attention & ~linear)), int(np.sum(linear & ~attention))
-    same = {name: row[name] for name in ("model", "choice", "longest", "ngrams", "seed")}
-    return same | {
-        "attention": float(np.round(attention.mean(), 5)),
-        "linear": float(np.round(linear.mean(), 5)),
+    (row, right), (twin, also_right) = attention, linear
+    only_attention, only_linear = int(np.sum(right & ~also_right)), int(np.sum(also_right & ~right))
+    return {name: row[name] for name in ("model", "choice", "longest", "seed", "parameters")} | {
+        "linear_parameters": twin["parameters"],
+        "attention": float(np.round(right.mean(), 5)),
+        "linear": float(np.round(also_right.mean(), 5)),
         "only_attention_right": only_attention,
         "only_linear_right": only_linear,
         "z": round((only_attention - only_linear) / math.sqrt(max(only_attention + only_linear, 1)), 2),
