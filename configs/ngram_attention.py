@@ -12,21 +12,23 @@ from configs.defaults import defaults
 
 def get_config(data: str = "imdb"):
     config = defaults(data)
-    config.epochs = 2
+    config.epochs = 3
     config.batch_size = 128
     config.optimizer = "relative_adam"
-    config.learning_rate = 0.05
+    config.learning_rate = 0.03
     config.schedule = "cosine"
     config.label_smoothing = 0.2
     config.data.ngrams = 4
-    config.data.ngram_features = 168_448  # 168,482 parameters in all
+    config.data.ngram_features = 84_224  # 168,482 parameters in all
     config.data.marks = '!?.,;:()"*-'
     config.data.max_length = 1536
     config.data.validation_share = 0.02  # after the choices, which were made with 0.2
     config.model.body = "ngram_attention"
     config.model.num_heads = 1
+    config.model.logits = "context"
+    config.model.kernel_size = 25
     config.model.initial_values = "log_ratios"
-    config.model.dropout_rate = 0.5
+    config.model.dropout_rate = 0.35
     if data == "verdicts":
         config.batch_size = 32
         config.data.max_length = 96
