@@ -12,7 +12,6 @@ import pytest
 import tiny
 
 import experiments
-from attn import viewer
 from configs import seq2seq_rnn
 from experiments.command_line import commands
 from experiments.data import pairs
@@ -122,31 +121,3 @@ def test_bad_input_is_one_line(run, finished_run, tmp_path, capsys):
         assert told.startswith(f"error: {message}")
         assert told.count("\n") == 1
     assert not out.exists()
-
-
-def test_an_alignment_from_any_arrays():
-    weights = np.array([[[1.0, 0, 0], [0, 0.5, 0.5]], [[0, 1.0, 0], [0, 0.5, 0.5]]])
-    found = viewer.align(["Tom", "<script>", "Jerry"], ["汤姆", "杰瑞"], weights, title="a < b", notes=["c & d"])
-    assert list(found.maps) == ["mean of the heads", "head 0", "head 1"]
-    html = found.html()
-    assert "<script" not in html
-    assert "&lt;script&gt;" in html
-    assert "default-src 'none'; style-src 'sha256-" in html
-    assert found.text().splitlines() == ["     Tom  <script> Jerry", "汤姆 0.50 0.50     0.00", "杰瑞 0.00 0.50     0.50"]
-    shaded = viewer.align("abc", "xy", weights[0])
-    assert shaded.text() == "  abc\nx █\ny  ▒▒"
-    shades = [r.get("fill-opacity") for r in ElementTree.fromstring(shaded.svg()).iter("{http://www.w3.org/2000/svg}rect")]
-    assert shades == ["1.000", "0.500", "0.500", None]
-
-
-@pytest.mark.parametrize(
-    ("source", "weights", "message"),
-    [
-        ("", np.ones((2, 0)), "source has 0 tokens and target 2: each must have at least one"),
-        ("abc", np.ones((3, 2)), r"weights \(3, 2\) of 'weights' must be \[U, S\] = \(2, 3\)"),
-        ("abc", np.full((2, 3), np.nan), "weights of 'weights' must be numbers from 0 to 1"),
-    ],
-)
-def test_an_alignment_of_wrong_arrays(source, weights, message):
-    with pytest.raises(ValueError, match=f"^{message}$"):
-        viewer.align(source, "xy", weights)
