@@ -85,20 +85,31 @@ def line_of(run: Run, answer: Answer, show_text: bool = False, every: bool = Fal
     return json.dumps(said, ensure_ascii=False)
 
 
+def check_maps(run: Run, layer: int | None = None, head: int | None = None) -> None:
+    """Checks that a run has maps to draw, and one of a layer and a head. Raises UsageError otherwise."""
+    if "score" in run.config.model and run.config.model.score == "none":
+        raise UsageError("the model has no attention (config.model.score=none): there is no alignment to draw")
+    layers, heads = _decoder(run)
+    for flag, index, count, what in (("layer", layer, layers, "layers"), ("head", head, heads, "heads of each layer")):
+        if index is not None and not 0 <= index < count:
+            raise UsageError(
+                f"--{flag}={index} must be an integer from 0 to {count - 1}: the {what} of the decoder are {count}"
+            )
+
+
 def alignment(run: Run, answer: Answer, layer: int | None = None, head: int | None = None) -> viewer.Alignment:
     """Returns the alignment of the best target.
 
     Args:
-      run: The run.
+      run: The run, of which `check_maps` has been asked.
       answer: Its answer.
       layer, head: Those whose map is shown first; None: the last layer, and the mean of its heads.
 
     Raises:
-      UsageError: The model has no attention, or not so many layers or heads; or the target has no token.
+      UsageError: The target has no token.
     """
-    if not answer.maps:
-        raise UsageError("the model has no attention (config.model.score=none): there is no alignment to draw")
-    target = run.tokenizer.tokens(answer.targets[0][0])
+    ids, _ = answer.targets[0]
+    target = run.tokenizer.tokens(ids)
     if not target:
         raise UsageError("the output is empty: there is no alignment to draw")
     config = run.config.model
@@ -112,8 +123,16 @@ def alignment(run: Run, answer: Answer, layer: int | None = None, head: int | No
         )
     if answer.source.unknown:
         notes.append(f"Tokens that are not in the vocabulary, and have one id together: {answer.source.unknown}.")
-    title = f"{''.join(target) if run.tokenizer.unit == 'character' else ' '.join(target)}"
-    return viewer.align(answer.source.shown, target, _chosen(answer.maps, layer, head), title=title, notes=notes)
+    layers, heads = _decoder(run)
+    first = _name(layers - 1 if layer is None else layer, head if heads > 1 else None)
+    maps = {"weights": answer.maps[first]} if len(answer.maps) == 1 else {first: answer.maps[first]} | answer.maps
+    return viewer.align(answer.source.shown, target, maps, title=run.tokenizer.text(ids), notes=notes)
+
+
+def _decoder(run: Run) -> tuple[int, int]:
+    """Returns the number of layers of the decoder that attend to the source, and of their heads."""
+    config = run.config.model
+    return (1, 1) if "score" in config else (config.num_layers, config.num_heads)
 
 
 class _Programs(NamedTuple):
@@ -175,17 +194,3 @@ def _maps(layers: list[np.ndarray]) -> dict[str, np.ndarray]:
 
 def _name(layer: int, head: int | None) -> str:
     return f"layer {layer}, {'mean of the heads' if head is None else f'head {head}'}"
-
-
-def _chosen(maps: dict[str, np.ndarray], layer: int | None, head: int | None) -> dict[str, np.ndarray]:
-    """Returns the maps with the one of a layer and a head first."""
-    layers = sum(name.endswith("mean of the heads") for name in maps)
-    heads = max(1, sum(name.startswith("layer 0, head") for name in maps))
-    for flag, index, count, what in (("layer", layer, layers, "layers"), ("head", head, heads, "heads of each layer")):
-        if index is not None and not 0 <= index < count:
-            raise UsageError(
-                f"--{flag}={index} must be an integer from 0 to {count - 1}: the {what} of the decoder are {count}"
-            )
-    first = _name(layers - 1 if layer is None else layer, head if heads > 1 else None)
-    found = {first: maps[first]} | maps
-    return {"weights": found[first]} if len(found) == 1 else found

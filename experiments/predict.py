@@ -66,4 +66,4 @@ def _read(by: Tokenizer | NgramTokenizer, line: bytes) -> tuple[list[int], int, 
     """Returns the ids that the model reads of a line, the number of its words that are not in the vocabulary, and its start."""
     ids, unknown = by.read(line)
     start = line[: 4 * _SHOWN].decode(errors="replace")  # a character has at most four bytes
-    return by.kept(ids), unknown, "".join(c if c.isprintable() else " " for c in start[:_SHOWN])
+    return ids, unknown, "".join(c if c.isprintable() else " " for c in start[:_SHOWN])

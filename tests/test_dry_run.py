@@ -72,6 +72,18 @@ def test_the_text_is_plain_and_nothing_is_cut_off(text: str):
     assert "None" not in table
 
 
+def test_a_model_of_pairs():
+    """The inputs of its layers are arrays and names, not the places of functions in memory; targets have their length."""
+    config = settings.load_page("seq2seq_transformer", "english_chinese")
+    config.model.embed_dim, config.model.key_dim = 6, 4
+    plan = build.build_plan(config, build.model_of(config, 11, 5), 900)
+    table = "\n".join(dry_run._table(plan, 7))
+    for said in ("float32[1,7,11]", "- float32[1,5,4,4]", "- - float32[1,7,4,4]", " - dropout\n"):
+        assert said in table
+    assert not any(word in table for word in ("<", "0x", "None"))
+    assert "chunked, tiles of 7 queries by 5 keys" in build.attention_of(plan.model, 7)
+
+
 def test_the_arrays_of_a_checkpoint_are_as_large_as_told(plan: steps.Plan):
     """Against the arrays that a run saves; the sums of the epoch and the step are 20 bytes beside the state."""
     state = steps.initial_state(plan, jax.random.key(0), tiny.SCALARS)

@@ -78,6 +78,7 @@ def test_what_a_text_becomes():
     single = by.encode(b"b").ids
     assert found.ids == [*single, ids[b"a b"]] and found.out_of_vocabulary == 3
     assert by.pad([[1, 2, 3], []]).tolist() == [[2, 3], [0, 0]]
+    assert by.read(b"b. a b. x y").ids == by.encode(b"b. a b. x y").ids[1:] == [ids[b"a b"], ids[b"x y"]]
     hashed = NgramTokenizer((), NgramSettings(2, "hashed", 5), 2, KERAS)
     assert hashed.vocabulary_size == 6 and all(1 <= i <= 5 for i in hashed.encode(b"a b c d e f").ids)
     assert hashed.encode(b"q r").out_of_vocabulary == 0

@@ -43,7 +43,10 @@ import attn.layers
 import attn.models
 from attn.layers import d2l, d2l_transformer, dense, keras
 from attn.layers.keras.base import AttentionLayer
+from attn.models import bodies, ngram, seq2seq, two_sequences
 from attn.models.classifier import Classifier
+from attn.models.seq2seq import recurrent, transformer
+from attn.models.seq2seq.base import Seq2Seq
 from experiments import settings
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -55,7 +58,7 @@ def random(*shape: int) -> jax.Array:
 
 
 X, Y, QUERIES, KEYS, VALUES = (random(B, *shape) for shape in ((T, WIDTH), (T, WIDTH), (T, D), (S, D), (S, V)))
-TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, VOCABULARY, (B, T)))
+TOKENS, SOURCE = (jnp.asarray(np.random.default_rng(0).integers(0, VOCABULARY, (B, length))) for length in (T, S))
 VALID = jnp.arange(S) < jnp.array([[4], [7]])
 LENGTHS = jnp.array([4, 7])
 
@@ -65,6 +68,11 @@ def model(page: str) -> Classifier:
     config = settings.model_config(settings.load_page(page, "imdb"), VOCABULARY, T)
     sizes: dict[str, Any] = {"embed_dim": D, "key_dim": D, "feedforward_dim": V, "dropout_rate": 0.4, "mask_padding": True}
     return Classifier(dataclasses.replace(config, output_dims=(D, V)[: len(config.output_dims)], **sizes))
+
+
+def pairs(kind: type[nn.Module], config: type, body: str, **fields: Any) -> nn.Module:
+    """A tiny encoder-decoder model with dropout."""
+    return kind(config(body, VOCABULARY, S, embed_dim=D, dropout_rate=0.4, **fields))
 
 
 VALUE_MASK = {"value_mask": VALID}
@@ -98,7 +106,42 @@ CASES: dict[str, tuple[nn.Module, tuple[jax.Array, ...], dict[str, Any]]] = {  #
     "classifier.Classifier, multi_head": (model("multi_head"), (TOKENS,), TRAIN),
     "classifier.Classifier, transformer": (model("transformer"), (TOKENS,), {}),
     "classifier.Classifier, transformer_positional": (model("transformer_positional"), (TOKENS,), TRAIN),
-}
+    "classifier.Classifier, cnn": (model("cnn"), (TOKENS,), TRAIN),
+    "classifier.Classifier, rnn": (model("rnn"), (TOKENS,), TRAIN),
+    "bodies.Convolution": (bodies.Convolution(V, 2), (X, VALID[:, :T]), {}),
+    "bodies.Recurrence": (bodies.Recurrence(V, "lstm"), (X, VALID[:, :T]), {}),
+    "ngram.NgramClassifier, own": (
+        ngram.NgramClassifier(ngram.NgramConfig("ngram_attention", VOCABULARY, T, 3, 2, "own", 0.4)),
+        (TOKENS,),
+        TRAIN,
+    ),
+    "ngram.NgramClassifier, tied": (
+        ngram.NgramClassifier(ngram.NgramConfig("ngram_attention", VOCABULARY, T, 2, 3, "tied", 0.0)),
+        (TOKENS,),
+        {},
+    ),
+    "two_sequences.TwoSequenceAttention": (
+        two_sequences.TwoSequenceAttention(2, V, query="first", key="second", value="second"),
+        (X, VALUES, VALID[:, :T], VALID),
+        {},
+    ),
+    "seq2seq.RecurrentSeq2Seq": (
+        pairs(
+            seq2seq.RecurrentSeq2Seq, seq2seq.RecurrentConfig, "recurrent_seq2seq",
+            hidden_dim=WIDTH, encoder_cell="gru", bidirectional=True, score="additive",
+        ),
+        (SOURCE, TOKENS),
+        TRAIN,
+    ),
+    "seq2seq.TransformerSeq2Seq": (
+        pairs(
+            seq2seq.TransformerSeq2Seq, seq2seq.TransformerConfig, "transformer_seq2seq",
+            num_layers=1, num_heads=3, key_dim=2, feedforward_dim=V, positions="rotary",
+        ),
+        (SOURCE, TOKENS),
+        TRAIN,
+    ),
+}  # fmt: skip
 
 
 def results(value_and_grad: Callable[..., Any], apply: Callable[..., Any], parameters: Any, *arrays: jax.Array) -> Any:
@@ -170,11 +213,12 @@ def public_layers(*packages: ModuleType) -> set[type]:
     return {x for file in files for x in vars(file).values() if is_public_layer(x) and x.__module__ == file.__name__}
 
 
-def test_every_layer_is_compared():
-    """And the blog's classifier, which is made of them."""
+def test_every_layer_and_model_is_compared():
+    """A part of a model is compared with it."""
     compared = {type(layer) for layer, *_ in CASES.values()}
-    bases = {AttentionLayer}  # with nothing to compute
-    assert compared == (public_layers(attn.layers) | {attn.models.classifier.Classifier}) - bases
+    bases = {AttentionLayer, Seq2Seq}  # with nothing to compute
+    parts = {recurrent.Encoder, transformer.Heads, transformer.FeedForward, transformer.EncoderLayer, transformer.DecoderLayer}
+    assert compared == public_layers(attn.layers, attn.models) - bases - parts
 
 
 def test_the_example_of_this_page():

@@ -1,4 +1,4 @@
-"""The encoder-decoder models: against NumPy, and decoding in steps against the whole and against exhaustive search."""
+"""The encoder-decoder models: recurrent ones against NumPy, and decoding in steps against exhaustive search over the whole."""
 
 import functools
 import itertools
@@ -56,25 +56,6 @@ def logits_of(name: str) -> Any:
     """The compiled logits of a model, `[B, U, C]`."""
     model, params = model_of(name)
     return jax.jit(lambda source, target: model.apply({"params": params}, source, target))
-
-
-def test_steps_give_the_logits_of_the_whole():
-    """With sinusoidal positions; the other kinds are decoded below, to every target."""
-    model, params = model_of("transformer:sinusoidal")
-
-    @jax.jit
-    def in_steps(source, target):
-        apply = functools.partial(model.apply, {"params": params})
-        memory = apply(source, method="encode")
-        inputs = jnp.concatenate([jnp.full((2, 1), START), target[:, :-1]], 1)
-
-        def step(state, at):
-            return apply(memory, state, at[0], at[1], method="step")
-
-        return jax.lax.scan(step, apply(memory, U, method="start"), (inputs.T, jnp.arange(U)))[1]
-
-    whole = logits_of("transformer:sinusoidal")(SOURCE, TARGET)
-    np.testing.assert_allclose(in_steps(SOURCE, TARGET).swapaxes(0, 1), whole, atol=2e-5)
 
 
 MODELS = ("gru-additive", "transformer:rotary")

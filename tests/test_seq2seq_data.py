@@ -119,6 +119,7 @@ def test_a_file_with_two_columns(tmp_path):
         ("a\tb\n\na\tb\tc\n", "line 3 has 3 columns: it must have two, a source and a target, and a tab between them"),
         ("a\tb\n \tb\n", "line 2: the source is empty"),
         ("a\t \n", "line 1: the target is empty"),
+        ("a\tb\n \n\t\n", "line 3: the source is empty"),
         ("a\tb\n", "has too few rows: none is left for "),
         (f"a\t{'b' * 257}\n" * 9, "line 1: the target has 257 tokens, and the longest that can be learned has 256"),
     ],

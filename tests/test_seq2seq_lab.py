@@ -12,10 +12,13 @@ import pytest
 import tiny
 
 import experiments
-from attn import viewer
-from configs import seq2seq_rnn
+from configs import seq2seq_rnn, seq2seq_transformer
+from experiments import pair_predict
 from experiments.command_line import commands
 from experiments.data import pairs
+from experiments.data.pair_tokenizer import PairTokenizer
+from experiments.errors import UsageError
+from experiments.storage import run_folder
 from experiments.training import judgement, steps
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -73,8 +76,6 @@ def test_a_run_says_what_greedy_decoding_says(run):
     result = json.loads((run / "result.json").read_text())
     loaded = experiments.load(run)
     test = pairs.load(loaded.config.data).test()
-    from experiments import pair_predict
-
     rows = pairs.rows(loaded.config.data)["test"]
     outputs = [answer.targets[0][0] for answer in pair_predict.answers(loaded, [row.source.encode() for row in rows])]
     exact = [output == [i for i in label if i > 3] for output, label in zip(outputs, test.labels.tolist(), strict=True)]
@@ -114,39 +115,71 @@ def test_bad_input_is_one_line(run, finished_run, tmp_path, capsys):
         (["predict", f"--workdir={run}", "--words=a", "--beam=0"], "--beam=0 must be an integer from 1 to 1,000"),
         (["predict", f"--workdir={run}", "--words=a", "--picture=a.png"], "--picture=a.png must end with .svg or .html"),
         (["predict", f"--workdir={finished_run}", "--words=a", "--align"], "--align goes with a run of pairs of texts"),
+        (["predict", f"--workdir={run}", "--words=a", "--length_penalty=1"], "--length_penalty=1 goes with --beam=2 or more"),
+        (["predict", f"--workdir={finished_run}", "--words=a", "--beam=2"], "--beam goes with a run of pairs of texts"),
         (["attend", f"--workdir={run}", "--words=a", f"--out={out}", "--layer=1"], "--layer=1 must be an integer from 0 to 0"),
+        (["attend", f"--workdir={run}", "--words=a", f"--out={out}", "--head=1"], "--head=1 must be an integer from 0 to 0"),
         (["attend", f"--workdir={run}", "--words=a", f"--out={out}", "--live"], "--live=True goes with a run that classifies"),
+        (["attend", f"--workdir={run}", "--words=a", f"--out={out}", "--queries=0"], "--queries=0 goes with a run that classi"),
+        (["attend", f"--workdir={run}", "--words=", f"--out={out}"], "line 1 is empty: a source must have at least one token"),
     ):
-        assert commands.main(arguments) == 2
-        told = capsys.readouterr().err
-        assert told.startswith(f"error: {message}")
-        assert told.count("\n") == 1
-    assert not out.exists()
+        refused(arguments, message, capsys)
+    assert not list(tmp_path.iterdir())
 
 
-def test_an_alignment_from_any_arrays():
-    weights = np.array([[[1.0, 0, 0], [0, 0.5, 0.5]], [[0, 1.0, 0], [0, 0.5, 0.5]]])
-    found = viewer.align(["Tom", "<script>", "Jerry"], ["汤姆", "杰瑞"], weights, title="a < b", notes=["c & d"])
-    assert list(found.maps) == ["mean of the heads", "head 0", "head 1"]
-    html = found.html()
-    assert "<script" not in html
-    assert "&lt;script&gt;" in html
-    assert "default-src 'none'; style-src 'sha256-" in html
-    assert found.text().splitlines() == ["     Tom  <script> Jerry", "汤姆 0.50 0.50     0.00", "杰瑞 0.00 0.50     0.50"]
-    shaded = viewer.align("abc", "xy", weights[0])
-    assert shaded.text() == "  abc\nx █\ny  ▒▒"
-    shades = [r.get("fill-opacity") for r in ElementTree.fromstring(shaded.svg()).iter("{http://www.w3.org/2000/svg}rect")]
-    assert shades == ["1.000", "0.500", "0.500", None]
+def refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    """One line, and nothing before it."""
+    assert commands.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("source", "weights", "message"),
-    [
-        ("", np.ones((2, 0)), "source has 0 tokens and target 2: each must have at least one"),
-        ("abc", np.ones((3, 2)), r"weights \(3, 2\) of 'weights' must be \[U, S\] = \(2, 3\)"),
-        ("abc", np.full((2, 3), np.nan), "weights of 'weights' must be numbers from 0 to 1"),
-    ],
-)
-def test_an_alignment_of_wrong_arrays(source, weights, message):
-    with pytest.raises(ValueError, match=f"^{message}$"):
-        viewer.align(source, "xy", weights)
+def test_a_model_without_attention_has_no_alignment(run, tmp_path, capsys, monkeypatch):
+    """The command says so before it prints an output."""
+    loaded = experiments.load(run)
+    loaded.config.model.score = "none"
+    monkeypatch.setattr(run_folder, "load", lambda *_: loaded)
+    picture = tmp_path / "a.svg"
+    for arguments in (["predict", "--align"], ["predict", f"--picture={picture}"], ["attend", f"--out={picture}"]):
+        message = "the model has no attention (config.model.score=none): there is no alignment to draw"
+        refused([*arguments, f"--workdir={run}", "--words=a"], message, capsys)
+    assert not picture.exists()
+
+
+def test_an_empty_output_has_no_alignment_and_the_next_line_is_answered(run, tmp_path, capsys, monkeypatch):
+    source, weights = pair_predict.Source([4], ["a"], 0, 0), np.ones((1, 1))
+    empty = pair_predict.Answer(source, [([], -1.0)], True, {"layer 0, mean of the heads": weights[:0]})
+    other = pair_predict.Answer(source, [([5], -2.0)], True, {"layer 0, mean of the heads": weights})
+    monkeypatch.setattr(pair_predict, "answers", lambda *_: iter((empty, other)))
+    assert commands.main(["predict", f"--workdir={run}", "--words=a", "--align"]) == 0
+    first, second, *drawn = capsys.readouterr().out.splitlines()
+    assert json.loads(first)["output"] == ""
+    assert drawn == ["  a", f"{json.loads(second)['output']} █"]
+
+
+def test_the_map_of_a_layer_and_a_head_is_the_first_one():
+    """Of a transformer of two layers and three heads; by default the mean of the last layer."""
+    weights = np.random.default_rng(0).dirichlet(np.ones(4), (2, 3, 2))  # [layers, N, U, S]
+    config = seq2seq_transformer.get_config("pairs")
+    config.model.num_heads = 3
+    by = PairTokenizer((b"x", b"y"), 6, 4, 3)
+    answer = pair_predict.Answer(by.source("x y x x"), [([4, 5], -1.0)], True, pair_predict._maps(list(weights)))
+    run = run_folder.Run(config, None, None, by, (), "")
+    for first, expected in (
+        ((), weights[1].mean(0)),
+        ((0,), weights[0].mean(0)),
+        ((None, 2), weights[1, 2]),
+        ((0, 1), weights[0, 1]),
+    ):
+        pair_predict.check_maps(run, *first)
+        drawn = pair_predict.alignment(run, answer, *first)
+        np.testing.assert_array_equal(next(iter(drawn.maps.values())), expected)
+        assert (len(drawn.maps), drawn.title) == (8, "x y")
+    for first, message in (
+        ((2,), "--layer=2 must be an integer from 0 to 1: the layers of the decoder are 2"),
+        ((0, 3), "--head=3 .*from 0 to 2: the heads"),
+    ):
+        with pytest.raises(UsageError, match=f"^{message}"):
+            pair_predict.check_maps(run, *first)

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import unicodedata
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -11,20 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from attn.viewer import saving
+from attn.viewer import heat_map, saving
 from attn.viewer.facts import visible
+from attn.viewer.heat_map import columns
 
-_CELL, _EM, _GAP = 26, 8, 10  # pixels: a cell's side, the width of a narrow character, between labels and cells
-_LEAST = 0.004  # a weight that is drawn
-_NAMED = 4_096  # cells up to which each one names its weight when it is pointed at
 _SHADES = " ░▒▓█"
-_PICTURE = (
-    ".aligned{display:block}"
-    ".aligned text{font:13px system-ui,'Noto Sans','Noto Sans CJK SC','PingFang SC','Microsoft YaHei',sans-serif;"
-    "fill:var(--ink)}"
-    ".aligned rect{fill:var(--heat)}.aligned .grid{fill:none;stroke:var(--rule)}"
-)
-_ALONE = "svg{--ink:#1d2026;--heat:#1f5fae;--rule:#d9dce3;background:#fff}"
+_MAPS = ".maps{display:flex;flex-wrap:wrap;gap:0 3rem}.maps section{max-width:100%}"
 
 
 class Alignment(NamedTuple):
@@ -46,12 +37,12 @@ class Alignment(NamedTuple):
 
     def html(self) -> str:
         """A page of all maps, which needs no other file, makes no request, and has no script."""
-        style = resources.files("attn.viewer").joinpath("style.css").read_text(encoding="utf-8") + _PICTURE
+        style = resources.files("attn.viewer").joinpath("style.css").read_text(encoding="utf-8") + heat_map.STYLE + _MAPS
         digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
         sections = "".join(
             f'<section aria-label="{escape(visible(name))}"><h2>{escape(visible(name))}</h2>'
             f'<div class="scroll" tabindex="0" role="region" aria-label="Heat map of {escape(visible(name))}">'
-            f"{_picture(self, name)}</div>{self._largest(name)}</section>"
+            f"{self._picture(name)}</div>{self._largest(name)}</section>"
             for name in self.maps
         )
         return f"""<!doctype html>
@@ -62,19 +53,20 @@ class Alignment(NamedTuple):
 <header><h1>{escape(visible(self.title))}</h1>
 <ul id="notes">{"".join(f"<li>{escape(visible(note))}</li>" for note in self.notes)}</ul></header>
 <main><p>A row shows which tokens of the source a token of the target looked at when it was computed; the weights of a row add
-up to 1. A weight says how much of a source token's value was read, not what the output depends on.</p>{sections}</main>
+up to 1. A cell without colour is a weight of 0, one of full colour a weight of 1. A weight says how much of a source token's
+value was read, not what the output depends on.</p><div class="maps">{sections}</div></main>
 </body></html>
 """
 
     def svg(self) -> str:
         """The first map as an SVG file."""
-        return _picture(self, next(iter(self.maps)), alone=True)
+        return self._picture(next(iter(self.maps)), alone=True)
 
     def text(self) -> str:
         """The first map for a terminal: numbers, or shades of a block where each token of the source is one character."""
-        weights, left = next(iter(self.maps.values())), max(map(_columns, map(visible, self.target)))
-        shaded = all(_columns(visible(token)) == 1 for token in self.source)
-        widths = [1 if shaded else max(4, _columns(visible(token))) for token in self.source]
+        weights, left = next(iter(self.maps.values())), max(map(columns, map(visible, self.target)))
+        shaded = all(columns(visible(token)) == 1 for token in self.source)
+        widths = [1 if shaded else max(4, columns(visible(token))) for token in self.source]
         gap = "" if shaded else " "
         header = gap.join(_padded(visible(token), width) for token, width in zip(self.source, widths, strict=True))
         lines = [" " * (left + 1) + header.rstrip()]
@@ -90,6 +82,10 @@ up to 1. A weight says how much of a source token's value was read, not what the
 
     def _repr_html_(self) -> str:
         return f'<iframe sandbox width="100%" height="560" title="Alignment" srcdoc="{escape(self.html())}"></iframe>'
+
+    def _picture(self, name: str, alone: bool = False) -> str:
+        title = f"{self.title}, {name}: target tokens from top to bottom, source tokens from left to right"
+        return heat_map.picture(self.source, self.target, self.maps[name], title, alone)
 
     def _largest(self, name: str) -> str:
         """A table for those who cannot see the map: the source token with the largest weight, for each target token."""
@@ -146,45 +142,5 @@ def _named(weights: Any) -> Mapping[str, Any]:
     return {"mean of the heads": array.mean(0)} | {f"head {index}": each for index, each in enumerate(array)}
 
 
-def _picture(alignment: Alignment, name: str, alone: bool = False) -> str:
-    """A map as SVG: target tokens down, source tokens across; long ones stand upright."""
-    source, target = [visible(t) for t in alignment.source], [visible(t) for t in alignment.target]
-    weights = alignment.maps[name]
-    left = _EM * max(map(_columns, target)) + _GAP
-    longest = max(map(_columns, source))
-    upright = longest * _EM > _CELL + _EM
-    top = (_EM * longest if upright else 14) + _GAP
-    width, height = left + _CELL * len(source) + 4, top + _CELL * len(target) + 4
-    drawn = []
-    for index, token in enumerate(source):
-        x = left + _CELL * index + _CELL / 2
-        turned = f'transform="rotate(-90 {x + 4:g} {top - 6})" text-anchor="start"' if upright else 'text-anchor="middle"'
-        drawn.append(f'<text x="{x + (4 if upright else 0):g}" y="{top - 6}" {turned}>{escape(token)}</text>')
-    for index, token in enumerate(target):
-        y = top + _CELL * index + _CELL / 2 + 5
-        drawn.append(f'<text x="{left - 6}" y="{y:g}" text-anchor="end">{escape(token)}</text>')
-    for (row, column), weight in np.ndenumerate(weights):
-        if weight >= _LEAST:
-            place = f'x="{left + _CELL * column}" y="{top + _CELL * row}" width="{_CELL}" height="{_CELL}"'
-            said = (
-                f"<title>{escape(target[row])} ← {escape(source[column])} {weight:.3f}</title>"
-                if weights.size <= _NAMED
-                else ""
-            )
-            drawn.append(f'<rect {place} fill-opacity="{min(weight, 1):.3f}">{said}</rect>')
-    grid = f'<rect class="grid" x="{left}" y="{top}" width="{_CELL * len(source)}" height="{_CELL * len(target)}"/>'
-    label = escape(f"{alignment.title}, {name}: target tokens from top to bottom, source tokens from left to right")
-    style = f"<style>{_ALONE}{_PICTURE}</style>" if alone else ""
-    return (
-        f'<svg class="aligned" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-        f'height="{height:g}" role="img" aria-label="{label}">{style}{"".join(drawn)}{grid}</svg>'
-    )
-
-
-def _columns(text: str) -> int:
-    """The columns of a terminal that a text takes: two for each wide character."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _padded(text: str, columns: int) -> str:
-    return text + " " * (columns - _columns(text))
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - columns(text))

@@ -63,8 +63,10 @@ def _alignment(run: Any, text: bytes, values: FlagValues, head: tuple[int, ...])
     for name in ("live", "queries"):
         if values[name].value:
             raise UsageError(f"--{name}={values[name].value} goes with a run that classifies, and this one has pairs of texts")
+    first = values.layer if values["layer"].present else None, head[0] if head else None
+    pair_predict.check_maps(run, *first)
     [answer] = pair_predict.answers(run, [text], batch_size=1)
-    drawn = pair_predict.alignment(run, answer, values.layer if values["layer"].present else None, head[0] if head else None)
+    drawn = pair_predict.alignment(run, answer, *first)
     return drawn.svg() if str(values.out).endswith(".svg") else drawn.html()
 
 

@@ -64,10 +64,11 @@ def refuse_other(run: Any, workdir: Path, wanted: Wanted) -> bool:
 
 
 def predict(run: Any, texts: Iterable[bytes], wanted: Wanted, size: int, show_text: bool, every: bool) -> None:
-    """Prints the output of each text, and draws its alignment if that is wanted.
+    """Prints the output of each text, and draws its alignment if that is wanted. An empty output has none.
 
     Raises:
-      UsageError: A text is empty, there are several for one picture, or the model has no attention to draw.
+      UsageError: A text is empty, there are several for one picture, its output is empty, or the model has no attention to
+        draw.
     """
     from experiments import pair_predict
 
@@ -76,10 +77,12 @@ def predict(run: Any, texts: Iterable[bytes], wanted: Wanted, size: int, show_te
         if len(several) != 1:
             raise UsageError(f"--picture={wanted.picture} draws one text, not {len(several)}: give it with --words")
         texts = several
+    if wanted.align or wanted.picture:
+        pair_predict.check_maps(run)
     size = min(size, pair_predict.BATCH_SIZE)
     for answer in pair_predict.answers(run, texts, wanted.beam, wanted.length_penalty, size):
         print(pair_predict.line_of(run, answer, show_text, every), flush=True)
-        if wanted.align:
+        if wanted.align and answer.targets[0][0]:
             print(pair_predict.alignment(run, answer).text(), flush=True)
         if wanted.picture:
             drawn = pair_predict.alignment(run, answer)

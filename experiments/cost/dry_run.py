@@ -23,7 +23,7 @@ from experiments.settings import Config
 from experiments.training import build, steps
 
 _WIDTH = 110  # columns of the table of parameters
-_OPTION = re.compile(r"\s*(- )?\w+: (None|True|False)")  # a row of the table for an argument of a layer that is no array
+_OPTION = re.compile(r"\s*(- )?(\w+: )?(None|True|False)")  # a row of the table for an argument of a layer that is no array
 _KEPT = {"last": 2, "best": 2}  # checkpoints in a run folder
 _ESTIMATES = {
     "cond": "branches (the longest)",
@@ -50,7 +50,7 @@ def describe(config: Config, workdir: Path | None) -> str:
     state = train_step.initial_state(plan, config)
     sections = {
         "Config": _config(config),
-        "Parameters": _parameters(plan, state),
+        "Parameters": _parameters(plan, state, corpus.target_length),
         "Work": _work(config, plan, corpus, state),
         "Memory": _memory(plan, state, corpus),
         "Disk": _disk(state, workdir),
@@ -62,17 +62,18 @@ def _config(config: Config) -> list[str]:
     return [shlex.quote(f"--config.{field}={value}") for field, value in settings.flatten(config).items()]
 
 
-def _parameters(plan: steps.Plan, state: steps.State) -> list[str]:
+def _parameters(plan: steps.Plan, state: steps.State, target_length: int | None) -> list[str]:
     return [
-        *_table(plan),
+        *_table(plan, target_length),
         f"{size(state.params):,} parameters",
         "attention in a train step:",
-        *(f"  {line}" for line in _grouped(build.attention_of(plan.model)) or ["none"]),
+        *(f"  {line}" for line in _grouped(build.attention_of(plan.model, target_length)) or ["none"]),
     ]
 
 
-def _table(plan: steps.Plan) -> list[str]:
+def _table(plan: steps.Plan, target_length: int | None) -> list[str]:
     """Returns the layers as a table in ASCII, which every terminal and file can show."""
+    lengths = [length for length in (plan.model.config.max_length, target_length) if length is not None]
     table = tabulate(
         plan.model,
         jax.random.key(0),
@@ -80,7 +81,7 @@ def _table(plan: steps.Plan) -> list[str]:
         console_kwargs={"force_terminal": False, "width": _WIDTH},
         table_kwargs={"box": rich.box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False},
         column_kwargs={"overflow": "fold"},
-    )(jnp.zeros((1, plan.model.config.max_length), jnp.int32))
+    )(*(jnp.zeros((1, length), jnp.int32) for length in lengths))
     _, *rows, _ = (line.rstrip().replace("─", "-") for line in table.splitlines() if line.strip())  # without title and caption
     return [row for row in rows if not _OPTION.fullmatch(row)]
 

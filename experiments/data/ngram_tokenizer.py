@@ -89,7 +89,10 @@ class NgramTokenizer:
         known = ids != PAD
         return Encoded(ids[known].tolist(), len(words) - covered(found, known, len(words)))
 
-    read = encode
+    def read(self, text: bytes) -> Encoded:
+        """Returns what `encode` returns, with the ids that are kept."""
+        ids, unknown = self.encode(text)
+        return Encoded(self.kept(ids), unknown)
 
     def kept(self, ids: list[Token]) -> list[Token]:
         """Returns the ids that are kept of a text, at most max_length."""

@@ -48,7 +48,7 @@ def read(data: Any) -> dict[str, list[Row]]:
 
 def _rows(path: Path, encoding: str | None) -> Iterator[Row]:
     for number, line in enumerate(text_lines.lines(path, encoding), start=1):
-        if not line.strip():
+        if not line.strip() and "\t" not in line:
             continue
         where, columns = f"config.data.path: {path}, line {number}", line.rstrip("\r\n").split("\t")
         if len(columns) != 2:

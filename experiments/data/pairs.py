@@ -22,10 +22,10 @@ def load(data: Any) -> Corpus:
       DataError: A file cannot be read.
     """
     splits = rows(data)
-    for row in (row for part in splits.values() for row in part):
-        if (size := len(split(row.target, data.unit))) > LONGEST:
-            raise UsageError(f"{row.where}: the target has {size} tokens, and the longest that can be learned has {LONGEST}")
-    tokenizer = _tokenizer(data, splits["train"], max(len(split(row.target, data.unit)) for row in _all(splits)))
+    longest = max((row for part in splits.values() for row in part), key=lambda row: len(split(row.target, data.unit)))
+    if (size := len(split(longest.target, data.unit))) > LONGEST:
+        raise UsageError(f"{longest.where}: the target has {size} tokens, and the longest that can be learned has {LONGEST}")
+    tokenizer = _tokenizer(data, splits["train"], size + 1)
     return Corpus(
         tokenizer=tokenizer,
         train=_encoded(tokenizer, splits["train"]),
@@ -51,11 +51,7 @@ def rows(data: Any) -> dict[str, list[Row]]:
     }
 
 
-def _all(splits: dict[str, list[Row]]) -> list[Row]:
-    return [row for part in splits.values() for row in part]
-
-
-def _tokenizer(data: Any, train: Sequence[Row], longest_target: int) -> PairTokenizer:
+def _tokenizer(data: Any, train: Sequence[Row], target_length: int) -> PairTokenizer:
     counts: collections.Counter[str] = collections.Counter()
     longest = 1
     for row in train:
@@ -68,7 +64,7 @@ def _tokenizer(data: Any, train: Sequence[Row], longest_target: int) -> PairToke
     length = min(LONGEST, longest) if data.max_length is None else data.max_length
     words = tuple(token.encode() for token in ranked)
     try:
-        return PairTokenizer(words, size, length, longest_target + 1, data.unit, data.lowercase, data.keep)
+        return PairTokenizer(words, size, length, target_length, data.unit, data.lowercase, data.keep)
     except ValueError as error:
         raise UsageError(f"config.data: {error}") from None
 

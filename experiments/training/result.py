@@ -52,7 +52,7 @@ def result_of(plan: steps.Plan, corpus: Corpus, at: Position, label: str) -> Eva
         "compile_seconds": last.compile_seconds + sum(row["compile_seconds"] for row in rows),
         "corpus_sha256": corpus.sha256,
         **corpus.tokenizer.sizes,
-        "attention": build.attention_of(plan.model),
+        "attention": build.attention_of(plan.model, corpus.target_length),
         "trimmed_to": list(plan.lengths),  # a microbatch is trimmed to the shortest of these lengths that holds its reviews
         **provenance.software_and_device(),
     }

@@ -12,8 +12,8 @@ from attn.attention import attend, attention_weights
 from attn.kernels.manual_axes import match_varying
 from attn.kernels.selection import Implementation
 from attn.layers import flags
-from attn.models.seq2seq.dropping import Drop, dropping, kept
-from attn.models.seq2seq.tokens import PADDING, or_unknown, shifted
+from attn.models.seq2seq.base import Drop, Seq2Seq
+from attn.models.seq2seq.tokens import PADDING, shifted
 from attn.shapes import Array, Tokens, Valid
 
 CELLS = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell, "simple": nn.SimpleCell}
@@ -127,7 +127,7 @@ def _run(cell: nn.RNNCellBase, x: Array, lengths: Array, reverse: bool = False) 
     return run(x, initial_carry=match_varying(zeros, x), seq_lengths=lengths)
 
 
-class RecurrentSeq2Seq(nn.Module):
+class RecurrentSeq2Seq(Seq2Seq):
     """An encoder and a decoder. In each step the decoder's last state asks, and the encoder's outputs are keys and values.
 
         c_i = attend(s_{i-1}, h, h),  s_i = GRU([y_{i-1}; c_i], s_{i-1}),  logits = W tanh(U [s_i; c_i; y_{i-1}])
@@ -155,35 +155,6 @@ class RecurrentSeq2Seq(nn.Module):
             self.matrix = self.param("matrix", nn.initializers.glorot_uniform(), (size, size))
         elif config.score == "cosine":
             self.temperature = self.param("temperature", nn.initializers.constant(_TEMPERATURE), ())
-
-    def __call__(
-        self,
-        source: Tokens,
-        target: Tokens | None = None,
-        *,
-        deterministic: bool = True,
-        dropout_rate: Array | None = None,
-    ) -> Array:
-        """The logits of every target token, given those before it.
-
-        Args:
-          source: integers `[*B, S]`, padded behind the tokens with 0.
-          target: integers `[*B, U]`. None stands for one token that is not known.
-          deterministic: False applies dropout, and needs the rng named "dropout".
-          dropout_rate: a scalar array in place of the config's rate, without effect if that is 0.
-
-        Returns:
-          Logits `[*B, U, C]`, float32.
-        """
-        drop = dropping(self, self.config.dropout_rate, dropout_rate, deterministic)
-        memory = self._encode(source, drop)
-        embedded = drop(self.embedding(shifted(or_unknown(target, source))))
-        states, contexts, _ = self._unrolled(memory, embedded)
-        return self.logits(drop(self._features(states, contexts, embedded)))
-
-    def encode(self, source: Tokens) -> Memory:
-        """The memory of a source `[*B, S]`."""
-        return self._encode(source, kept)
 
     def start(self, memory: Memory, length: int) -> Array:
         """The decoder's state before the first token, `[*B, D]`; any number of tokens fits into it."""
@@ -220,6 +191,11 @@ class RecurrentSeq2Seq(nn.Module):
         valid = source != PADDING
         outputs, last = self.encoder(drop(self.embedding(source)), valid)
         return Memory(self.key(outputs) if self.config.score == "additive" else outputs, outputs, last, valid)
+
+    def _taught(self, memory: Memory, inputs: Tokens, drop: Drop) -> Array:
+        embedded = drop(self.embedding(inputs))
+        states, contexts, _ = self._unrolled(memory, embedded)
+        return self.logits(drop(self._features(states, contexts, embedded)))
 
     def _unrolled(self, memory: Memory, embedded: Array) -> tuple[Array, Array, Array]:
         """The states, the contexts and the states that asked for them, `[*B, U, D]` each, for embeddings `[*B, U, E]`."""

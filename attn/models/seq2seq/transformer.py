@@ -10,8 +10,8 @@ from jax import lax
 from attn.attention import attend, attention_weights
 from attn.kernels.selection import Implementation
 from attn.layers import flags
-from attn.models.seq2seq.dropping import Drop, dropping, kept
-from attn.models.seq2seq.tokens import PADDING, or_unknown, shifted
+from attn.models.seq2seq.base import KEPT, Drop, Seq2Seq
+from attn.models.seq2seq.tokens import PADDING, shifted
 from attn.positions import rotary, sinusoidal
 from attn.shapes import Array, Key, Mask, Query, Tokens, Valid, Value
 
@@ -195,7 +195,7 @@ class DecoderLayer(nn.Module):
         return x + drop(self.feedforward(self.norms[2](x))), pair, asking
 
 
-class TransformerSeq2Seq(nn.Module):
+class TransformerSeq2Seq(Seq2Seq):
     """The transformer: an encoder with self-attention, and a decoder with causal self-attention and attention over the source.
 
     The layers normalize their inputs, so that no warm-up is needed (Xiong et al. 2020, "On Layer Normalization in the
@@ -214,33 +214,6 @@ class TransformerSeq2Seq(nn.Module):
         self.decoder = [DecoderLayer(config) for _ in range(config.num_layers)]
         self.encoder_norm, self.decoder_norm = nn.LayerNorm(), nn.LayerNorm()
         self.logits = nn.Dense(config.vocabulary_size)
-
-    def __call__(
-        self,
-        source: Tokens,
-        target: Tokens | None = None,
-        *,
-        deterministic: bool = True,
-        dropout_rate: Array | None = None,
-    ) -> Array:
-        """The logits of every target token, given those before it.
-
-        Args:
-          source: integers `[*B, S]`, padded behind the tokens with 0.
-          target: integers `[*B, U]`. None stands for one token that is not known.
-          deterministic: False applies dropout, and needs the rng named "dropout".
-          dropout_rate: a scalar array in place of the config's rate, without effect if that is 0.
-
-        Returns:
-          Logits `[*B, U, C]`, float32.
-        """
-        drop = dropping(self, self.config.dropout_rate, dropout_rate, deterministic)
-        x, _ = self._decoded(self._encode(source, drop), shifted(or_unknown(target, source)), drop)
-        return self._logits(x)
-
-    def encode(self, source: Tokens) -> Memory:
-        """The memory of a source `[*B, S]`."""
-        return self._encode(source, kept)
 
     def start(self, memory: Memory, length: int) -> tuple[Pair, ...]:
         """Empty keys and values `[*B, length, N, H]` for each layer of the decoder."""
@@ -263,14 +236,14 @@ class TransformerSeq2Seq(nn.Module):
         positions = jnp.asarray(index, jnp.int32)[None]
         x, after = self._embedded(token[..., None], positions, state[0].key.shape[-3]), []
         for layer, pair, cache in zip(self.decoder, memory.layers, state, strict=True):
-            x, cache, _ = layer(x, pair, memory.valid, positions, cache, kept)
+            x, cache, _ = layer(x, pair, memory.valid, positions, cache, KEPT)
             after.append(cache)
         return tuple(after), self._logits(x)[..., 0, :]
 
     def alignment(self, source: Tokens, target: Tokens) -> tuple[Array, ...]:
         """For each layer of the decoder, its weights `[*B, N, U, S]` over the source, for each target token."""
         memory = self.encode(source)
-        _, asked = self._decoded(memory, shifted(target), kept)
+        _, asked = self._decoded(memory, shifted(target), KEPT)
         mask = memory.valid[..., None, None, :]
         return tuple(attention_weights(query, pair.key, mask=mask) for query, pair in zip(asked, memory.layers, strict=True))
 
@@ -282,6 +255,9 @@ class TransformerSeq2Seq(nn.Module):
             x = layer(x, valid, rotations, drop)
         x = self.encoder_norm(x)
         return Memory(tuple(layer.cross.asked(x, None) for layer in self.decoder), valid)
+
+    def _taught(self, memory: Memory, inputs: Tokens, drop: Drop) -> Array:
+        return self._logits(self._decoded(memory, inputs, drop)[0])
 
     def _decoded(self, memory: Memory, inputs: Tokens, drop: Drop) -> tuple[Array, list[Query]]:
         """All tokens at once: `[*B, U, D]`, and each layer's queries to the source."""
