@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+import tiny
 
+from experiments import settings
+from experiments.attend import weights
 from experiments.report import heads, report
 from experiments.reproduction import blog
-from scripts import head_split
+from experiments.training import build
+from scripts import head_entropies, head_split
 
 FOLDER = blog.FOLDER.parent / "head-ablation"
 
@@ -38,3 +45,23 @@ def test_the_report_is_that_of_the_committed_runs(made: Path):
 
 def test_the_split_is_that_of_the_committed_runs():
     assert f"\n{head_split.report()}\n" in (FOLDER / "README.md").read_text()
+
+
+def test_the_entropies_are_those_of_the_weights():
+    config = settings.load_page("transformer_positional", "verdicts")
+    config.model.num_heads = 3
+    model = build.model_of(config, 31, 7)
+    tokens = np.array([[4, 9, 30, 2, 0, 0, 0], [5, 6, 7, 8, 1, 17, 0]])
+    with tiny.fast_compilation():
+        params = model.init(jax.random.key(0), jnp.asarray(tokens))["params"]
+        params = jax.tree.map(lambda leaf: 15 * leaf, params)  # sharper than at the start
+        [found] = head_entropies.head_entropies(model, params, jnp.asarray(tokens))
+        expected: list[list[float]] = [[], [], []]
+        for text in tokens:
+            [rows] = weights.read(model, params, text).layers
+            for head, queries in enumerate(rows.read(0, len(text))):
+                for row in queries[text != 0]:
+                    expected[head].append(-sum(float(w) * np.log(float(w)) for w in row if w > 0))
+    np.testing.assert_allclose(found, [np.mean(each) for each in expected], rtol=1e-5)
+    assert np.ptp(found) > 0.01 and max(found) < head_entropies.alike(tokens, masked=True)
+    assert head_entropies.alike(tokens, masked=True) == pytest.approx((4 * np.log(4) + 6 * np.log(6)) / 10)

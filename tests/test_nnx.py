@@ -115,8 +115,8 @@ CASES: dict[str, tuple[nn.Module, tuple[jax.Array, ...], dict[str, Any]]] = {  #
         (TOKENS,),
         TRAIN,
     ),
-    "ngram.NgramClassifier, tied": (
-        ngram.NgramClassifier(ngram.NgramConfig("ngram_attention", VOCABULARY, T, 2, 3, "tied", 0.0)),
+    "ngram.NgramClassifier, context": (
+        ngram.NgramClassifier(ngram.NgramConfig("ngram_attention", VOCABULARY, T, 2, 3, "context", 0.0)),
         (TOKENS,),
         {},
     ),
