@@ -83,14 +83,20 @@ $("export").addEventListener("click", () => {
 });
 
 if (data.live) {
+  const showNotes = () => {
+    for (const note of $("notes").querySelectorAll(".typed")) note.remove();
+    $("notes").append(...view.notes.map((note) => make("li", { className: "typed" }, note)));
+  };
   $("text").addEventListener("input", () => {
     view = liveView($("text").value);
     state.token = null;
+    showNotes();
     $("prediction").textContent = Object.entries(view.prediction).map(([label, p]) => `${label} ${p.toFixed(3)}`).join(" · ");
     showTokens();
     draw();
     liveEffect(view, draw);
   });
+  showNotes();
   showTokens();
   liveEffect(view, draw);
 }

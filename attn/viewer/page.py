@@ -49,6 +49,7 @@ class Page(Content):
             return start | {"live": self.live.model}
         return start | {
             "tokens": [visible(token) for token in facts.tokens],
+            "length": facts.plan.length,
             "padded": facts.plan.padding > 0,
             "prediction": facts.prediction,
             "layers": [self._layer(layer) for layer in self.layers],
