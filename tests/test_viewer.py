@@ -295,6 +295,28 @@ def test_a_long_text_in_a_browser(tab: browser.Browser, tmp_path: Path):
     np.testing.assert_allclose(tops[tops > 0], array[1, 6][tops > 0], atol=1 / 255)
 
 
+@pytest.mark.browser
+def test_two_pages_and_an_alignment_in_one_notebook(tab: browser.Browser, tmp_path: Path):
+    """As the outputs of cells: frames with a sandbox, in which each page runs its own script and no other."""
+    arrays = weights(12, 2, 3, 3), weights(13, 1, 4, 4)
+    shown = [attn.viewer.show("abcd"[: len(array[0])], [array], title=f"Page {at}") for at, array in enumerate(arrays)]
+    cells = [*shown, attn.viewer.align("ab", "xyz", np.full((3, 2), 0.5))]
+    path = tmp_path / "notebook.html"
+    path.write_text('<link rel="icon" href="data:,">' + "".join(cell._repr_html_() for cell in cells))
+    tab.open(path, height=2400)
+    titles = {tab.evaluate("document.title", frame): frame for frame in tab.frames}
+    assert titles.keys() == {"Page 0", "Page 1", "Alignment"}
+    for at, array in enumerate(arrays):
+        frame = titles[f"Page {at}"]
+        assert tab.evaluate("document.documentElement.dataset.ready", frame) == "true"
+        tab.evaluate("select(1)", frame)
+        for key, *numbers in tab.evaluate(TABLE, frame):
+            np.testing.assert_allclose(numbers, array[:, 1, key], atol=1 / 255)
+    assert tab.console == []
+    assert {url.partition(":")[0] for url in tab.requests} <= {"file", "about", "data"}
+    assert [len(repr(cell)) < 100 for cell in cells] == [True] * 3, "what a terminal shows of a page is a line"
+
+
 CHOOSE = """[...document.querySelectorAll("iframe")].map((frame, at) => {
   const [layer, token] = CHOSEN[at], page = frame.contentDocument;
   page.querySelectorAll("input[name=layer]")[layer].click();

@@ -88,8 +88,13 @@ up to 1. A weight says how much of a source token's value was read, not what the
         """Writes the page, or the picture if the name ends with .svg. Raises ValueError for another ending, and OSError."""
         return saving.save(self, path)
 
+    def __repr__(self) -> str:
+        sizes = f"{len(self.target)} target tokens, {len(self.source)} source tokens"
+        return f"<attn.viewer.Alignment {visible(self.title)!r}: {sizes}>"
+
     def _repr_html_(self) -> str:
-        return f'<iframe sandbox width="100%" height="560" title="Alignment" srcdoc="{escape(self.html())}"></iframe>'
+        frame = 'sandbox width="100%" height="560" frameborder="0" title="Alignment"'
+        return f'<iframe {frame} srcdoc="{escape(self.html())}"></iframe>'
 
     def _largest(self, name: str) -> str:
         """A table for those who cannot see the map: the source token with the largest weight, for each target token."""

@@ -34,8 +34,12 @@ class Page(Content):
         """Writes the page, or the picture if the name ends with .svg. Raises ValueError for another ending, and OSError."""
         return saving.save(self, path)
 
+    def __repr__(self) -> str:
+        sizes = f"{len(self.facts.tokens)} tokens, {len(self.layers)} layers"
+        return f"<attn.viewer.Page {visible(self.facts.title)!r}: {sizes}>"
+
     def _repr_html_(self) -> str:
-        frame = 'sandbox="allow-scripts allow-downloads" width="100%" height="760" title="Attention"'
+        frame = 'sandbox="allow-scripts allow-downloads" width="100%" height="760" frameborder="0" title="Attention"'
         return f'<iframe {frame} srcdoc="{escape(self.html())}"></iframe>'
 
     def _script(self) -> str:
