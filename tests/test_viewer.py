@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import browser
 import numpy as np
@@ -20,6 +21,7 @@ import attn
 from attn.viewer import encoding, rows, summary
 
 ROOT = Path(__file__).parent.parent
+SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "</script><script>document.title='run'</script>\u202e\x1b\"'&amp;"
 
 
@@ -169,6 +171,25 @@ def test_saving(tmp_path: Path):
         page.save(tmp_path / "page.png")
 
 
+def test_a_picture_names_its_rows_and_columns():
+    """Of at most 32 tokens; each name is in the middle of its row, and of its column."""
+    tokens = ["a", "<b>", "w" * 20]
+    whole = ElementTree.fromstring(attn.viewer.show(tokens, [np.eye(3)[None]]).svg())
+    texts, heat = list(whole.iter(f"{SVG}text")), whole.find(f"{SVG}svg")
+    assert heat is not None
+    assert [text.text for text in texts] == ["a", "<b>", "w" * 20, *("a", "a", "<b>", "<b>", "w" * 14, "w" * 14)]
+    left, top, side = (float(heat.attrib[name]) for name in ("x", "y", "width"))
+    for index, (row, column) in enumerate(zip(texts[3::2], texts[4::2], strict=True)):
+        middle = (index + 0.5) * side / 3
+        assert float(row.attrib["y"]) == pytest.approx(top + middle, abs=5)
+        assert float(row.attrib["x"]) < left
+        x, y = re.findall(r"[\d.]+", column.attrib["transform"])[:2]
+        assert float(x) == pytest.approx(left + middle, abs=5)
+        assert float(y) < top
+    many = attn.viewer.show(list(map(str, range(33))), [np.eye(33)[None]]).svg()
+    assert many.count("<text") == 33
+
+
 def contrast(one: str, other: str) -> float:
     """WCAG's ratio of two colours such as #14161a."""
 
@@ -274,7 +295,7 @@ def test_the_picture_that_is_exported(tab: browser.Browser, tmp_path: Path):
         "(d => [d.querySelector('parsererror'), ...[...d.querySelectorAll('text')].map(t => t.textContent)])"
         "(new DOMParser().parseFromString(svgPicture(), 'image/svg+xml'))"
     )
-    assert drawn == [None, "<a>", "&", "c"]
+    assert drawn == [None, "<a>", "&", "c", *("<a>", "<a>", "&", "&", "c", "c")], "the tokens, and each row and column"
     tab.click("#export")
     assert tab.console == []
 
