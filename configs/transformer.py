@@ -14,5 +14,5 @@ from configs.defaults import defaults
 
 def get_config(data: str = "imdb"):
     config = defaults(data)
-    config.model.dropout_rate = 0.1
+    config.model.dropout_rate = 0.0 if data == "agreement" else 0.1  # with 0.1 a run ended at 0.989
     return config
