@@ -89,8 +89,7 @@ up to 1. A weight says how much of a source token's value was read, not what the
         return saving.save(self, path)
 
     def __repr__(self) -> str:
-        sizes = f"{len(self.target)} target tokens, {len(self.source)} source tokens"
-        return f"<attn.viewer.Alignment {visible(self.title)!r}: {sizes}>"
+        return f"<attn.viewer.Alignment {visible(self.title)!r} source={len(self.source)} target={len(self.target)}>"
 
     def _repr_html_(self) -> str:
         frame = 'sandbox width="100%" height="560" frameborder="0" title="Alignment"'

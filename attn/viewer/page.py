@@ -35,8 +35,7 @@ class Page(Content):
         return saving.save(self, path)
 
     def __repr__(self) -> str:
-        sizes = f"{len(self.facts.tokens)} tokens, {len(self.layers)} layers"
-        return f"<attn.viewer.Page {visible(self.facts.title)!r}: {sizes}>"
+        return f"<attn.viewer.Page {visible(self.facts.title)!r} tokens={len(self.facts.tokens)} layers={len(self.layers)}>"
 
     def _repr_html_(self) -> str:
         frame = 'sandbox="allow-scripts allow-downloads" width="100%" height="760" frameborder="0" title="Attention"'
