@@ -7,6 +7,8 @@ IMDB, 20 seeds: 0.9 to 4.2 minutes of training each. Validation accuracy 86.42 (
 
 The embedded corpus, 5 seeds: test accuracy 50.00 (50.00 to 50.00), since without positions no model can do better, and 99.30
 (98.10 to 99.95) with `--config.model.positions=sinusoidal`.
+
+The corpus of agreement has two layers of four heads, without dropout.
 """
 
 from configs.defaults import defaults

@@ -36,7 +36,7 @@ NOUNS = {  # by the pronoun that agrees with them
     "his": ["king", "father", "brother", "uncle", "grandfather", "nephew", "duke", "monk", "gentleman", "bridegroom"],
     "her": ["queen", "mother", "sister", "aunt", "grandmother", "niece", "duchess", "nun", "lady", "bride"],
 }
-# {a} is the pronoun's noun, {x} and {y} are others. The modals and "is" hide the number: "the judges is" would betray it.
+# {a} is the pronoun's noun, {x} and {y} are others. Each verb has a modal, because "is" and "are" would tell the number.
 SUBJECTS = (
     "{opening}the {a}",
     "{opening}the {a}",
