@@ -78,7 +78,7 @@ def defaults(data: str) -> Any:
         config.learning_rate = 3e-3
         config.model.mask_padding = True
     if data == "agreement":
-        config.epochs = 20
+        config.epochs = 30  # with 20, one of three runs ends at 0.957
         config.batch_size = 64
         config.schedule = "cosine"
         config.warmup_steps = 250
