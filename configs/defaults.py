@@ -5,9 +5,11 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from experiments.fields import GENERATED
+
 
 def defaults(data: str) -> Any:
-    """Returns what the four pages have in common for a corpus: "imdb", "verdicts", or another value of `data.name`."""
+    """Returns what the four pages have in common for a corpus: "imdb", "verdicts", "agreement", or another `data.name`."""
     config: Any = ConfigDict()  # Any, because its fields have no static types
     config.seed = 0
     config.seeds = placeholder(str)  # such as 0..9: one program trains a run with each of them, in WORKDIR/seed_0 and so on
@@ -31,7 +33,7 @@ def defaults(data: str) -> Any:
     config.checkpoint_every = placeholder(int)  # steps; None: as often as saving takes a hundredth of the time
 
     config.data = ConfigDict()
-    config.data.name = data  # imdb | verdicts | csv | tfds:NAME | MODULE:NAME of a source that MODULE registers; docs/data.md
+    config.data.name = data  # imdb | verdicts | agreement | csv | tfds:NAME | MODULE:NAME of a registered source; docs/data.md
     config.data.dir = placeholder(str)  # where data is kept, prepared; None: TFDS_DATA_DIR, then ~/tensorflow_datasets
     config.data.path = placeholder(str)  # csv only: a file, or train=FILE,test=FILE, and validation=FILE if there is one
     config.data.text = placeholder(str)  # the column of the texts; None: the only one with a usual name, such as review
@@ -70,9 +72,17 @@ def defaults(data: str) -> Any:
     config.model.implementation = "auto"  # of the attention: auto | fused | chunked | chunked_autodiff | dense
     config.model.dtype = "float32"  # float32 | bfloat16: of activations and products; parameters and loss are float32
 
-    if data == "verdicts":  # 8,000 reviews of at most 23 words
+    if data in GENERATED:  # 8,000 texts of at most 23 words
         config.epochs = 16  # with 10 the mean of five seeds is 0.945, because one of them learns late
         config.batch_size = 32
         config.learning_rate = 3e-3
         config.model.mask_padding = True
+    if data == "agreement":
+        config.epochs = 30  # with 20, one of three runs ends at 0.957
+        config.batch_size = 64
+        config.schedule = "cosine"
+        config.warmup_steps = 250
+        config.model.num_layers = 2
+        config.model.num_heads = 4
+        config.model.embed_dim = 32
     return config

@@ -11,6 +11,7 @@ IMDB model stayed at 50 on four of five seeds even with these positions.
 """
 
 from configs.defaults import defaults
+from experiments.fields import GENERATED
 
 
 def get_config(data: str = "imdb"):
@@ -18,7 +19,7 @@ def get_config(data: str = "imdb"):
     config.model.body = "multi_head"
     config.model.num_layers = 2
     config.model.key_dim = 2
-    if data == "verdicts":
+    if data in GENERATED:
         config.learning_rate = 1e-2
         config.model.num_layers = 1
         config.model.embed_dim = 32

@@ -8,6 +8,7 @@ to 92.08), trained on 24,500 reviews. docs/what-attention-adds.md compares it wi
 """
 
 from configs.defaults import defaults
+from experiments.fields import GENERATED
 
 
 def get_config(data: str = "imdb"):
@@ -29,7 +30,7 @@ def get_config(data: str = "imdb"):
     config.model.kernel_size = 25
     config.model.initial_values = "log_ratios"
     config.model.dropout_rate = 0.35
-    if data == "verdicts":
+    if data in GENERATED:
         config.batch_size = 32
         config.data.max_length = 96
         config.data.validation_share = None

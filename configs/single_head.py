@@ -10,6 +10,7 @@ better, and 91.07 (86.40 to 92.60) with `--config.model.positions=sinusoidal`.
 """
 
 from configs.defaults import defaults
+from experiments.fields import GENERATED
 
 
 def get_config(data: str = "imdb"):
@@ -18,7 +19,7 @@ def get_config(data: str = "imdb"):
     config.model.body = "attention"
     config.model.num_layers = 2
     config.model.num_heads = 1
-    if data == "verdicts":
+    if data in GENERATED:
         config.learning_rate = 1e-2
         config.model.num_layers = 1
         config.model.embed_dim = config.model.key_dim = 32

@@ -7,6 +7,8 @@ IMDB, 20 seeds: 0.9 to 4.2 minutes of training each. Validation accuracy 86.42 (
 
 The embedded corpus, 5 seeds: test accuracy 50.00 (50.00 to 50.00), since without positions no model can do better, and 99.30
 (98.10 to 99.95) with `--config.model.positions=sinusoidal`.
+
+The corpus of agreement has two layers of four heads, without dropout.
 """
 
 from configs.defaults import defaults
@@ -14,5 +16,5 @@ from configs.defaults import defaults
 
 def get_config(data: str = "imdb"):
     config = defaults(data)
-    config.model.dropout_rate = 0.1
+    config.model.dropout_rate = 0.0 if data == "agreement" else 0.1  # with 0.1 a run ended at 0.989
     return config

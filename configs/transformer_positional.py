@@ -6,6 +6,9 @@ IMDB, 20 seeds: 0.8 to 3.8 minutes of training each. Validation accuracy 86.37 (
 88.54) at best; test accuracy 84.95 (79.20 to 85.75).
 
 The embedded corpus, 5 seeds: test accuracy 98.86 (95.65 to 99.85).
+
+The corpus of agreement, `:agreement`, 3 seeds: two layers of four heads; 2.9 to 3.0 minutes of training each, beside a dozen
+other jobs. Test accuracy 99.80 (99.60 to 100.00).
 """
 
 from configs import transformer

@@ -52,7 +52,8 @@ SEQ2SEQ = {  # the fields of config.model of the bodies that learn them; all oth
         "implementation",
     ),
 }
-CLASSES = {"imdb": 2, "verdicts": 2}  # of the corpora that have pages of their own
+GENERATED = ("verdicts", "agreement")  # the corpora that a grammar generates
+CLASSES = {"imdb": 2, "verdicts": 2, "agreement": 2}  # of the corpora that have pages of their own
 
 
 def with_later_fields(nested: dict[str, Any]) -> dict[str, Any]:

@@ -118,7 +118,8 @@ RULES = {
     "runs_per_call": _optional(_integer(1, 10_000)),
     "checkpoint_every": _optional(_integer(1, 1_000_000_000)),
     "data.name": Rule(
-        "one of imdb, verdicts, csv, tfds:NAME and MODULE:NAME, a source that the module registers, or of " + ", ".join(PAIRS),
+        "one of imdb, verdicts, agreement, csv, tfds:NAME and MODULE:NAME, a source that the module registers, or of "
+        + ", ".join(PAIRS),
         _is_source,
     ),
     "data.dir": _optional(_PATH),

@@ -18,11 +18,15 @@ FLAGS = (
 
 
 class Browser:
-    """One tab. `console` and `requests` are what happened since the last page was opened."""
+    """One tab. `console` and `requests` are what happened since the last page was opened, in frames of other processes too.
+
+    `frames` are the sessions of those: frames with a sandbox, as in a notebook.
+    """
 
     def __init__(self, commands: int, answers: int):
         self._commands, self._answers, self._numbers = commands, answers, itertools.count(1)
         self._buffer, self._session = b"", None
+        self.frames: list[str] = []
         self.console: list[str] = []
         self.requests: list[str] = []
         self.events: list[str] = []
@@ -30,11 +34,12 @@ class Browser:
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
+        self.send("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=False, flatten=True)
 
-    def send(self, method: str, **params: Any) -> Any:
+    def send(self, method: str, *, session: str | None = None, **params: Any) -> Any:
         """The result of a command of the DevTools protocol."""
-        number = next(self._numbers)
-        message = {"id": number, "method": method, "params": params} | ({"sessionId": self._session} if self._session else {})
+        number, session = next(self._numbers), session or self._session
+        message = {"id": number, "method": method, "params": params} | ({"sessionId": session} if session else {})
         data = json.dumps(message).encode() + b"\0"
         while data:
             data = data[os.write(self._commands, data) :]
@@ -50,14 +55,17 @@ class Browser:
         self.send("Emulation.setEmulatedMedia", features=scheme)
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.send("Emulation.setScriptExecutionDisabled", value=not script)
-        self.console, self.requests, self.events = [], [], []
+        self.console, self.requests, self.events, self.frames = [], [], [], []
         self.send("Page.navigate", url=page.as_uri())
         while "Page.loadEventFired" not in self.events:
             self._note(self._read())
+        for session in self.frames:
+            for domain in ("Runtime", "Log", "Network"):  # which tells what happened before, too
+                self.send(f"{domain}.enable", session=session)
 
-    def evaluate(self, expression: str) -> Any:
-        """The value of an expression in the page, which may be a promise. Works without the page's consent."""
-        found = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+    def evaluate(self, expression: str, session: str | None = None) -> Any:
+        """The value of an expression in the page or a frame, which may be a promise. Works without the page's consent."""
+        found = self.send("Runtime.evaluate", session=session, expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in found:
             raise RuntimeError(found["exceptionDetails"]["exception"]["description"])
         return found["result"].get("value")
@@ -94,7 +102,9 @@ class Browser:
     def _note(self, event: dict[str, Any]) -> None:
         method, params = event.get("method", ""), event.get("params", {})
         self.events.append(method)
-        if method == "Network.requestWillBeSent":
+        if method == "Target.attachedToTarget":
+            self.frames.append(params["sessionId"])
+        elif method == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
         elif method == "Runtime.consoleAPICalled":
             self.console.append(str(params["args"]))

@@ -14,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from ml_collections import ConfigDict
 
 import experiments
 from attn import viewer
 from attn.models.classifier import Classifier, ClassifierConfig
 from attn.positions import KINDS, RELATIVE
-from experiments.attend import live, weights, words
+from attn.viewer import facts
+from experiments.attend import attend, live, weights, words
 from experiments.command_line import commands
 from experiments.data.tokenizer import Tokenizer, WordRules
 from experiments.errors import UsageError
@@ -142,6 +144,35 @@ def test_the_live_attention_is_that_of_jax(body: str, positions: str, tab: brows
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("mask", [False, True])
+def test_what_is_said_follows_what_is_typed(mask: bool, tab: browser.Browser, tmp_path: Path):
+    """The notes are those of a page that is made for this text, and the caption has the entropy of all its tokens alike."""
+    run = model("transformer", "none", mask_padding=mask)._replace(config=ConfigDict({"data": {"name": "verdicts"}}))
+    tab.open(attend.page(run, b"the rare film was what", live=True).save(tmp_path / "page.html"))
+    texts = (
+        "the film",
+        "the film was dull " * 4,
+        "rare rare",
+        "x y\u202e x caf\u00e9, a b c d e f g <b>h the",
+        "\x07\u00a0 the",
+    )
+    for text in ("the rare film was what", *texts):
+        if text in texts:
+            tab.evaluate(f"$('text').value = {json.dumps(text)}; $('text').dispatchEvent(new Event('input')), 0")
+        told = words.read(text.encode(), TOKENIZER)
+        length = len(told.ids) if mask else 9
+        notes = attend._notes(run, told, length - len(told.ids))
+        expected = [facts.visible(note) for note in (attend._model_note(run), *notes)]
+        assert tab.evaluate("[...$('notes').children].map(note => note.textContent)") == expected
+        said = f"The mean over the tokens, in nats: 0 looks at one token, {np.log(length):.2f} at all {length} alike."
+        assert tab.evaluate("$('nats').textContent") == said
+        assert len(expected) == 1 + bool(told.left_out) + bool(told.unknown) + bool(told.rare) + (length > len(told.ids))
+    tab.click("#tokens button:nth-of-type(2)")
+    assert tab.evaluate("$('nats').textContent").startswith("That of “the”, in nats")
+    assert tab.console == []
+
+
+@pytest.mark.browser
 def test_a_trained_model_types(finished_run: Path, tab: browser.Browser, tmp_path: Path):
     """Logits within 1e-3; what is typed changes tokens, prediction and attention."""
     out = tmp_path / "page.html"
@@ -193,7 +224,7 @@ def test_the_words_are_those_that_the_model_reads(keep: str):
     found = words.read(text, by)
     assert found.ids == by.pad([by.encode(text).ids])[0].tolist()
     assert len(found.shown) == 9
-    assert (found.left_out, found.unknown) == (3, 2), "The, and film with its comma, are unknown"
+    assert (found.left_out, found.unknown) == (3, ["The", "film,"])
     named = {"[start]": 1, "rare [rare]": 2} | {word.decode(): 4 + rank for rank, word in enumerate(WORDS)}
     assert [named[word] for word in found.shown] == found.ids
 
@@ -220,7 +251,7 @@ def test_a_long_text_keeps_its_last_tokens(finished_run: Path, tmp_path: Path, c
     assert commands.main(["attend", f"--workdir={finished_run}", str(file), f"--out={out}", "--head=1", "--queries=0..2"]) == 0
     text = out.read_text()
     assert "the last 24 tokens are kept, as in training, and 7 others are left out" in text
-    assert "no training text has them: 14." in text
+    assert "no training text has them: 14 (\\xff, nonesuch)." in text
     assert re.findall(r'tabindex="-1">(\w+)</button>', text)[:5] == ["the", "film", "was", "lovely", "the"]
     assert str(out) in capsys.readouterr().out
 

@@ -9,7 +9,7 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from experiments.data import verdicts
+from experiments.data import generated, verdicts
 
 LIKED = "lovely good clever moving original charming beautiful exciting gripping engaging delightful pleasant interesting"
 DISLIKED = "dull bad boring stupid tedious tiresome bland shallow clumsy predictable annoying dreary disappointing"
@@ -128,7 +128,7 @@ def test_logistic_regression_learns_from_runs_of_words_alone(splits, longest, lo
 
 
 def test_tokens(splits):
-    corpus = verdicts.load(None, None)
+    corpus = generated.load("verdicts", None, None)
     assert corpus.train.tokens.shape == (8_000, 24)
     assert corpus.train.tokens.max() == corpus.tokenizer.vocabulary_size - 1
     names = dict(enumerate(corpus.tokenizer.words, start=4))
@@ -140,9 +140,9 @@ def test_tokens(splits):
 
 
 def test_a_smaller_vocabulary_and_length_are_honoured():
-    corpus = verdicts.load(50, 10, seed=3)
+    corpus = generated.load("verdicts", 50, 10, seed=3)
     assert corpus.train.tokens.shape == (8_000, 10)
     assert corpus.train.tokens.max() == 49
     assert (corpus.train.tokens == 2).any()
     with pytest.raises(ValueError, match="vocabulary_size=0"):
-        verdicts.load(0, None)
+        generated.load("verdicts", 0, None)

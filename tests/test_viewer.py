@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import browser
 import numpy as np
@@ -20,6 +21,7 @@ import attn
 from attn.viewer import encoding, rows, summary
 
 ROOT = Path(__file__).parent.parent
+SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "</script><script>document.title='run'</script>\u202e\x1b\"'&amp;"
 
 
@@ -169,6 +171,25 @@ def test_saving(tmp_path: Path):
         page.save(tmp_path / "page.png")
 
 
+def test_a_picture_names_its_rows_and_columns():
+    """Of at most 32 tokens; each name is in the middle of its row, and of its column."""
+    tokens = ["a", "<b>", "w" * 20]
+    whole = ElementTree.fromstring(attn.viewer.show(tokens, [np.eye(3)[None]]).svg())
+    texts, heat = list(whole.iter(f"{SVG}text")), whole.find(f"{SVG}svg")
+    assert heat is not None
+    assert [text.text for text in texts] == ["a", "<b>", "w" * 20, *("a", "a", "<b>", "<b>", "w" * 14, "w" * 14)]
+    left, top, side = (float(heat.attrib[name]) for name in ("x", "y", "width"))
+    for index, (row, column) in enumerate(zip(texts[3::2], texts[4::2], strict=True)):
+        middle = (index + 0.5) * side / 3
+        assert float(row.attrib["y"]) == pytest.approx(top + middle, abs=5)
+        assert float(row.attrib["x"]) < left
+        x, y = re.findall(r"[\d.]+", column.attrib["transform"])[:2]
+        assert float(x) == pytest.approx(left + middle, abs=5)
+        assert float(y) < top
+    many = attn.viewer.show(list(map(str, range(33))), [np.eye(33)[None]]).svg()
+    assert many.count("<text") == 33
+
+
 def contrast(one: str, other: str) -> float:
     """WCAG's ratio of two colours such as #14161a."""
 
@@ -274,7 +295,7 @@ def test_the_picture_that_is_exported(tab: browser.Browser, tmp_path: Path):
         "(d => [d.querySelector('parsererror'), ...[...d.querySelectorAll('text')].map(t => t.textContent)])"
         "(new DOMParser().parseFromString(svgPicture(), 'image/svg+xml'))"
     )
-    assert drawn == [None, "<a>", "&", "c"]
+    assert drawn == [None, "<a>", "&", "c", *("<a>", "<a>", "&", "&", "c", "c")], "the tokens, and each row and column"
     tab.click("#export")
     assert tab.console == []
 
@@ -293,6 +314,28 @@ def test_a_long_text_in_a_browser(tab: browser.Browser, tmp_path: Path):
     tops = np.asarray(tab.evaluate("[...view.layers[0].heads[1].row(70)]"))
     assert 0 < np.count_nonzero(tops) <= 64
     np.testing.assert_allclose(tops[tops > 0], array[1, 6][tops > 0], atol=1 / 255)
+
+
+@pytest.mark.browser
+def test_two_pages_and_an_alignment_in_one_notebook(tab: browser.Browser, tmp_path: Path):
+    """As the outputs of cells: frames with a sandbox, in which each page runs its own script and no other."""
+    arrays = weights(12, 2, 3, 3), weights(13, 1, 4, 4)
+    shown = [attn.viewer.show("abcd"[: len(array[0])], [array], title=f"Page {at}") for at, array in enumerate(arrays)]
+    cells = [*shown, attn.viewer.align("ab", "xyz", np.full((3, 2), 0.5))]
+    path = tmp_path / "notebook.html"
+    path.write_text('<link rel="icon" href="data:,">' + "".join(cell._repr_html_() for cell in cells))
+    tab.open(path, height=2400)
+    titles = {tab.evaluate("document.title", frame): frame for frame in tab.frames}
+    assert titles.keys() == {"Page 0", "Page 1", "Alignment"}
+    for at, array in enumerate(arrays):
+        frame = titles[f"Page {at}"]
+        assert tab.evaluate("document.documentElement.dataset.ready", frame) == "true"
+        tab.evaluate("select(1)", frame)
+        for key, *numbers in tab.evaluate(TABLE, frame):
+            np.testing.assert_allclose(numbers, array[:, 1, key], atol=1 / 255)
+    assert tab.console == []
+    assert {url.partition(":")[0] for url in tab.requests} <= {"file", "about", "data"}
+    assert [len(repr(cell)) < 100 for cell in cells] == [True] * 3, "what a terminal shows of a page is a line"
 
 
 CHOOSE = """[...document.querySelectorAll("iframe")].map((frame, at) => {

@@ -12,7 +12,7 @@ import pytest
 
 import attn
 from experiments.command_line import commands
-from experiments.data import verdicts
+from experiments.data import generated
 from experiments.data.corpus import Corpus, Split
 from experiments.report import curves
 from experiments.training import build, steps
@@ -41,7 +41,7 @@ def keras_adam(scalars: steps.Scalars) -> optax.GradientTransformation:
 
 @functools.cache
 def _verdicts() -> Corpus:
-    return verdicts.load(None, None)
+    return generated.load("verdicts", None, None)
 
 
 def corpus(on_test: Callable[[], None] = lambda: None) -> Corpus:

@@ -80,8 +80,12 @@ value was read, not what the output depends on.</p><div class="maps">{sections}<
         """Writes the page, or the picture if the name ends with .svg. Raises ValueError for another ending, and OSError."""
         return saving.save(self, path)
 
+    def __repr__(self) -> str:
+        return f"<attn.viewer.Alignment {visible(self.title)!r} source={len(self.source)} target={len(self.target)}>"
+
     def _repr_html_(self) -> str:
-        return f'<iframe sandbox width="100%" height="560" title="Alignment" srcdoc="{escape(self.html())}"></iframe>'
+        frame = 'sandbox width="100%" height="560" frameborder="0" title="Alignment"'
+        return f'<iframe {frame} srcdoc="{escape(self.html())}"></iframe>'
 
     def _picture(self, name: str, alone: bool = False) -> str:
         title = f"{self.title}, {name}: target tokens from top to bottom, source tokens from left to right"

@@ -1,6 +1,6 @@
 """What a page holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,10 +14,12 @@ class Live(NamedTuple):
     Attributes:
       text: the text that is typed in it at first.
       model: what `live.js` reads, which can be written as JSON.
+      notes: sentences about this text, below those of the page; the script says them of each text that is typed.
     """
 
     text: str
     model: Mapping[str, Any]
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -181,4 +181,6 @@ function drawEntropy(view, state) {
     body.append(line);
   });
   $("entropy").replaceChildren(make("table", {}, make("thead", {}, head), body));
+  const whose = state.token === null ? "The mean over the tokens" : `That of “${named(view, state.token)}”`;
+  $("nats").textContent = `${whose}, in nats: 0 looks at one token, ${Math.log(view.length).toFixed(2)} at all ${view.length} alike.`;
 }

@@ -13,10 +13,27 @@ const known = new Map(model.words.split(" ").map((word, rank) => [word, rank + 4
 // The tokenizer's rules are about bytes: a character of these strings is a byte.
 function tokensOf(text) {
   const raw = Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join("");
-  const words = raw.replace(/[A-Z]/g, (c) => c.toLowerCase()).split(/[ !"#$%&()*+,\-./:;<=>?@[\\\]^_`{|}~\t\n]/).filter((word) => known.has(word));
-  const ids = [1, ...words.map((word) => known.get(word))], decoder = new TextDecoder();
-  const plain = words.map((word) => decoder.decode(Uint8Array.from(word, (c) => c.charCodeAt(0))) + (known.get(word) === 2 ? " [rare]" : ""));
-  return { ids: ids.slice(-model.length), shown: ["[start]", ...plain].slice(-model.length) };
+  const all = raw.replace(/[A-Z]/g, (c) => c.toLowerCase()).split(/[ !"#$%&()*+,\-./:;<=>?@[\\\]^_`{|}~\t\n]/).filter((word) => word);
+  const words = all.filter((word) => known.has(word)), unknown = all.filter((word) => !known.has(word)).map(plain);
+  const ids = [1, ...words.map((word) => known.get(word))], names = words.map((word) => plain(word) + (known.get(word) === 2 ? " [rare]" : ""));
+  return { ids: ids.slice(-model.length), shown: ["[start]", ...names].slice(-model.length), unknown, left: Math.max(0, ids.length - model.length) };
+}
+const decoder = new TextDecoder();
+const plain = (word) => visible(decoder.decode(Uint8Array.from(word, (c) => c.charCodeAt(0))));
+// As `visible` in facts.py: escapes for what cannot be shown, or changes the direction of other characters.
+const visible = (text) => text.replace(/[\p{C}\p{Z}]/gu, (c) => {
+  const code = c.codePointAt(0), [letter, digits] = code < 0x100 ? ["x", 2] : code < 0x10000 ? ["u", 4] : ["U", 8];
+  return { "\r": "\\r" }[c] ?? `\\${letter}${code.toString(16).padStart(digits, "0")}`;
+});
+
+// As `_notes` in experiments/attend: what is said of a text.
+function notesOf({ ids, unknown, left }, padding) {
+  const names = [...new Set(unknown)], rare = ids.filter((id) => id === 2).length, found = [];
+  if (left) found.push(`The text is longer than the model reads: the last ${ids.length} tokens are kept, as in training, and ${left} others are left out.`);
+  if (unknown.length) found.push(`Words that are dropped, because no training text has them: ${unknown.length} (${names.slice(0, 8).join(", ")}${names.length > 8 ? ", …" : ""}).`);
+  if (rare) found.push(`Words that are too rare for the vocabulary, and have one id together: ${rare}.`);
+  if (padding) found.push(`The model also reads ${padding} tokens of padding, and attends to them: it was trained without a mask.`);
+  return found;
 }
 
 // x [T, D] times a kernel [D, F], plus a bias.
@@ -150,12 +167,12 @@ function rolled(layers, rows) {
 }
 
 function liveView(text) {
-  const { ids, shown } = tokensOf(text), { logits, layers, rows } = forward(ids), real = ids.length;
+  const read = tokensOf(text), { ids, shown } = read, { logits, layers, rows } = forward(ids), real = ids.length;
   const top = Math.max(...logits), sum = logits.reduce((a, b) => a + Math.exp(b - top), 0);
   const prediction = Object.fromEntries(model.labels.map((label, c) => [label, Math.exp(logits[c] - top) / sum]));
   const tokens = rows > real ? [...shown, `padding × ${rows - real}`] : shown;
   return {
-    ids, tokens, prediction, padded: rows > real, logits, effect: null, rollout: headOf(rolled(layers, rows), rows, real),
+    ids, tokens, prediction, length: rows, notes: notesOf(read, rows - real), padded: rows > real, logits, effect: null, rollout: headOf(rolled(layers, rows), rows, real),
     layers: layers.map((heads) => ({ heads: heads.map((weights) => headOf(weights, rows, real)) })),
   };
 }

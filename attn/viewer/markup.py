@@ -22,7 +22,7 @@ def page(page: Content, policy: str, style: str, script: str, data: str) -> str:
 <title>{_text(facts.title)}</title><style>{style}</style></head><body>
 <header><h1>{_text(facts.title)}</h1>
 {_live(page)}<p id="prediction" aria-live="polite">{said}</p>
-<ul id="notes">{"".join(f"<li>{_text(note)}</li>" for note in facts.notes)}</ul></header>
+<ul id="notes">{_notes(page)}</ul></header>
 <main>
 <form id="choice" hidden></form>
 <div class="columns"><div>
@@ -36,7 +36,7 @@ def page(page: Content, policy: str, style: str, script: str, data: str) -> str:
 <p><button id="export" type="button" hidden>Save as SVG</button></p></section>
 <section aria-labelledby="h3"><h2 id="h3">Entropy of each head</h2>
 <div class="scroll" id="entropy" tabindex="0" role="region" aria-label="Entropy of each head">{_entropy(page)}</div>
-<p class="quiet">The mean over the tokens, in nats: 0 looks at one token, {np.log(facts.plan.length):.2f} at all
+<p class="quiet" id="nats">The mean over the tokens, in nats: 0 looks at one token, {np.log(facts.plan.length):.2f} at all
 {facts.plan.length} alike.</p></section>
 </div></div>
 <section aria-labelledby="h4"><h2 id="h4">How to read this page</h2>{_reading(page)}</section>
@@ -53,6 +53,11 @@ def _live(page: Content) -> str:
         return ""
     label = "Type a text: the model in this page reads it at once."
     return f'<label for="text">{label}</label><textarea id="text" rows="3">{escape(page.live.text)}</textarea>\n'
+
+
+def _notes(page: Content) -> str:
+    typed = "".join(f'<li class="typed">{_text(note)}</li>' for note in (page.live.notes if page.live else ()))
+    return "".join(f"<li>{_text(note)}</li>" for note in page.facts.notes) + typed
 
 
 def _tokens(page: Content) -> str:
@@ -98,7 +103,7 @@ def _reading(page: Content) -> str:
         said.append(f"The weights are stored as {stored}. Entropy and received attention were computed before.")
     if plan.top_keys:
         said.append(f"Of each query the {plan.top_keys} largest weights are stored; smaller ones are drawn as 0.")
-    if plan.padding:
+    if (page.live is not None and not page.live.model["masked"]) or plan.padding:
         which = "Some of the last" if page.live else f"The last {plan.padding}"
         said.append(
             f"{which} positions are padding, which this model reads. They are shown as one token: its weights "

@@ -57,9 +57,12 @@ $("rows").setAttribute("aria-hidden", "true");
 function svgPicture() {
   const escaped = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`), parts = [];
   const values = (state.token !== null && chosen(view, state).row(state.token)) || chosen(view, state).received, top = mostReal(view, values);
+  const pen = make("canvas").getContext("2d");
+  pen.font = "13px sans-serif";
+  const wide = (text) => Math.ceil(pen.measureText(text).width);
   let x = 8, y = 8;
   view.tokens.forEach((token, i) => {
-    const width = 8 * token.length + 10;
+    const width = wide(token) + 10;
     if (x > 8 && x + width > 720) { x = 8; y += 22; }
     const edge = i === state.token ? ' stroke="#1d2026"' : "";
     parts.push(`<rect x="${x}" y="${y}" width="${width - 2}" height="19" fill="#2f6db5" fill-opacity="${Math.min(0.5, (0.5 * values[i]) / top).toFixed(3)}"${edge}/>`);
@@ -67,9 +70,16 @@ function svgPicture() {
     x += width;
   });
   const map = finished(pixels(view, state)), size = 420 / map.side;
+  const names = view.tokens.length > 32 ? [] : view.tokens.map((token) => token.slice(0, 14)), longest = Math.max(0, ...names.map(wide)), left = 12 + longest;
+  y += longest;
+  names.forEach((name, i) => {
+    const middle = (i + 0.5) * size + 4, bold = i === state.token ? ' font-weight="bold"' : "";
+    parts.push(`<text x="${left - 5}" y="${y + 32 + middle}" text-anchor="end"${bold}>${escaped(name)}</text>`);
+    parts.push(`<text transform="translate(${left + middle} ${y + 27}) rotate(-90)">${escaped(name)}</text>`);
+  });
   map.cells.forEach((weight, i) => {
     if (weight < map.top / 255) return;
-    const place = `x="${(8 + (i % map.side) * size).toFixed(2)}" y="${(y + 32 + Math.floor(i / map.side) * size).toFixed(2)}"`;
+    const place = `x="${(left + (i % map.side) * size).toFixed(2)}" y="${(y + 32 + Math.floor(i / map.side) * size).toFixed(2)}"`;
     parts.push(`<rect ${place} width="${size.toFixed(2)}" height="${size.toFixed(2)}" fill="#1f5fae" fill-opacity="${Math.min(1, weight / map.top).toFixed(3)}"/>`);
   });
   const open = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 736 ${y + 460}" width="736" height="${y + 460}" font-family="sans-serif" font-size="13" fill="#1d2026">`;
@@ -83,14 +93,20 @@ $("export").addEventListener("click", () => {
 });
 
 if (data.live) {
+  const showNotes = () => {
+    for (const note of $("notes").querySelectorAll(".typed")) note.remove();
+    $("notes").append(...view.notes.map((note) => make("li", { className: "typed" }, note)));
+  };
   $("text").addEventListener("input", () => {
     view = liveView($("text").value);
     state.token = null;
+    showNotes();
     $("prediction").textContent = Object.entries(view.prediction).map(([label, p]) => `${label} ${p.toFixed(3)}`).join(" · ");
     showTokens();
     draw();
     liveEffect(view, draw);
   });
+  showNotes();
   showTokens();
   liveEffect(view, draw);
 }

@@ -34,8 +34,11 @@ class Page(Content):
         """Writes the page, or the picture if the name ends with .svg. Raises ValueError for another ending, and OSError."""
         return saving.save(self, path)
 
+    def __repr__(self) -> str:
+        return f"<attn.viewer.Page {visible(self.facts.title)!r} tokens={len(self.facts.tokens)} layers={len(self.layers)}>"
+
     def _repr_html_(self) -> str:
-        frame = 'sandbox="allow-scripts allow-downloads" width="100%" height="760" title="Attention"'
+        frame = 'sandbox="allow-scripts allow-downloads" width="100%" height="760" frameborder="0" title="Attention"'
         return f'<iframe {frame} srcdoc="{escape(self.html())}"></iframe>'
 
     def _script(self) -> str:
@@ -49,6 +52,7 @@ class Page(Content):
             return start | {"live": self.live.model}
         return start | {
             "tokens": [visible(token) for token in facts.tokens],
+            "length": facts.plan.length,
             "padded": facts.plan.padding > 0,
             "prediction": facts.prediction,
             "layers": [self._layer(layer) for layer in self.layers],

@@ -51,7 +51,7 @@ function storedRollout(stored, n, heads) {
 function storedView(data) {
   const n = data.tokens.length, layers = data.layers.map((layer) => storedLayer(layer, n));
   return {
-    tokens: data.tokens, padded: data.padded, prediction: data.prediction, effect: data.effect && floats(data.effect),
+    tokens: data.tokens, length: data.length, padded: data.padded, prediction: data.prediction, effect: data.effect && floats(data.effect),
     layers, rollout: storedRollout(data.rollout, n, layers[0].heads),
   };
 }

@@ -12,6 +12,7 @@ from experiments.attend import weights, words
 from experiments.errors import UsageError, printable
 from experiments.storage.run_folder import Run
 
+_NAMED = 8  # words that are dropped, by their names
 _KEPT = {"last": "the last", "first": "the first", "ends": "from both ends"}
 
 
@@ -55,7 +56,7 @@ def page(
         _check(query, len(told.ids) + (padding > 0), "--queries", "the tokens of the page")
     model = live_model.export(run, float32) if live else None
     found = weights.read(run.model, run.params, ids)
-    labels = run.classes
+    labels, notes = run.classes, _notes(run, told, padding)
     probabilities = np.asarray(jax.nn.softmax(found.logits))
     return viewer.show(
         [*told.shown, *["padding"] * padding],
@@ -65,13 +66,13 @@ def page(
         residual=config.body == "transformer",
         prediction=dict(zip(labels, map(float, probabilities), strict=True)),
         effect=found.effect,
-        effect_of=f"the logit of {labels[int(found.logits.argmax())]}"
+        effect_of=f"the logit of {'the predicted class' if live else labels[int(found.logits.argmax())]}"
         + (" over the mean of the others" if len(labels) > 2 else " over the other"),
         queries=queries,
         layer=layer,
         head=head,
-        notes=_live_notes(run) if live else _notes(run, told, padding),
-        live=None if model is None else viewer.Live(text.decode(errors="replace"), model | {"labels": labels}),
+        notes=[_model_note(run), *(() if live else notes)],
+        live=None if model is None else viewer.Live(text.decode(errors="replace"), model | {"labels": labels}, notes),
     )
 
 
@@ -94,23 +95,18 @@ def _model_note(run: Run) -> str:
     return f"A model with the body {config.body}: {heads}, trained on {run.config.data.name}."
 
 
-def _live_notes(run: Run) -> list[str]:
-    """What holds for any text that is typed."""
-    kept = (
-        f"Of a text {_KEPT['last']} {run.tokenizer.max_length} tokens are read, as in training, and unknown words are dropped."
-    )
-    return [_model_note(run), kept]
-
-
 def _notes(run: Run, told: words.Words, padding: int) -> list[str]:
-    notes = [_model_note(run)]
+    """What is said of a text; `live.js` says the same of what is typed."""
+    notes = []
     if told.left_out:
         notes.append(
             f"The text is longer than the model reads: {_KEPT[run.tokenizer.keep]} {len(told.ids)} tokens are kept, as in "
             f"training, and {told.left_out} others are left out."
         )
     if told.unknown:
-        notes.append(f"Words that are dropped, because no training text has them: {told.unknown}.")
+        named = list(dict.fromkeys(told.unknown))
+        names = ", ".join(named[:_NAMED]) + (", …" if len(named) > _NAMED else "")
+        notes.append(f"Words that are dropped, because no training text has them: {len(told.unknown)} ({names}).")
     if told.rare:
         notes.append(f"Words that are too rare for the vocabulary, and have one id together: {told.rare}.")
     if padding:

@@ -12,17 +12,17 @@ class Words(NamedTuple):
     ids: list[int]
     shown: list[str]
     left_out: int  # tokens that are not read
-    unknown: int  # words that no training text has, which are dropped
+    unknown: list[str]  # words that no training text has, which are dropped
     rare: int  # words that are read as the id of rare words
 
 
 def read(text: bytes, by: Tokenizer) -> Words:
     """Returns the words of a text."""
-    read, unknown = [(tokenizer.START, "[start]")], 0
+    read, unknown = [(tokenizer.START, "[start]")], []
     for word in by.rules.split(text):
         found = by.lookup(word)
         if found is None:
-            unknown += 1
+            unknown.append(word.decode(errors="backslashreplace"))
             continue
         rare = " [rare]" if found == tokenizer.OUT_OF_VOCABULARY else ""
         read.append((found, word.decode(errors="backslashreplace") + rare))

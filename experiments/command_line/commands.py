@@ -15,6 +15,7 @@ from experiments.command_line import attend, command_flags, pair_flags, process_
 from experiments.command_line.command_flags import path
 from experiments.command_line.process_flags import Place
 from experiments.errors import Refusal, UsageError, printable
+from experiments.fields import GENERATED
 from experiments.machine import devices
 from experiments.machine.stopping import INTERRUPTED, Signals
 from experiments.storage import lock
@@ -23,8 +24,8 @@ USAGE = """usage: python -m experiments COMMAND [--FLAG=VALUE …], in a checkou
 
   quickstart  [--workdir=runs/quickstart]
               Trains six small models on the embedded corpus. One to two minutes.
-  train       --config=configs/NAME.py[:verdicts] --workdir=DIR [--config.FIELD=VALUE …]
-              Trains one model, on IMDB or on the embedded corpus, or continues a run that was stopped.
+  train       --config=configs/NAME.py[:verdicts|:agreement] --workdir=DIR [--config.FIELD=VALUE …]
+              Trains one model, on IMDB or on a generated corpus, or continues a run that was stopped.
               Half a minute to seven minutes, which it estimates itself.
               --config.data.name=csv --config.data.path=FILE trains on texts and labels of your own; docs/data.md says more.
               --dry_run says what the run would do, its size and its cost, and trains nothing; it needs no --workdir.
@@ -129,7 +130,7 @@ def _train(arguments: list[str]) -> None:
     result = train.train(config, workdir, label)
     if processes.is_writer():
         print(f"test_loss {result['test_loss']:.4f}  test_accuracy {result['test_accuracy']:.4f}  in {workdir}")
-        if config.data.name == "verdicts" and config.model.positions == "none":
+        if config.data.name in GENERATED and config.model.positions == "none":
             print("Without positions, no model exceeds 0.5 on this corpus: try --config.model.positions=sinusoidal.")
 
 

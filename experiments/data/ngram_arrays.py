@@ -1,4 +1,4 @@
-"""Corpora of n-grams: IMDB, whose arrays are kept, and the embedded corpus."""
+"""Corpora of n-grams: IMDB, whose arrays are kept, and the generated corpora."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from experiments.data import array_folder, imdb, imdb_archive, imdb_arrays, imdb_location, ngrams, verdicts
+from experiments.data import array_folder, generated, imdb, imdb_archive, imdb_arrays, imdb_location, ngrams
 from experiments.data.corpus import Corpus, Split
 from experiments.data.ngram_tokenizer import NgramSettings, NgramTokenizer
 from experiments.data.tokenizer import WordRules
@@ -36,7 +36,7 @@ def load(
     The first call with given settings takes two minutes for IMDB. Later calls map the arrays.
 
     Args:
-      name: "imdb" or "verdicts".
+      name: "imdb", or that of a generated corpus.
       settings: Which n-grams are features.
       max_length: The number of n-grams that are kept of a text. None is MAX_LENGTH.
       validation_size: The number of IMDB's reviews for validation; the other ones of the 25,000 are for training. They are the
@@ -49,8 +49,8 @@ def load(
       DataError: The data is missing or damaged.
     """
     empty = NgramTokenizer((), settings, MAX_LENGTH if max_length is None else max_length, rules, keep)
-    if name == "verdicts":
-        return _verdicts(empty)
+    if name in generated.GRAMMARS:
+        return _generated(name, empty)
     prepared = imdb.prepare(None, data_dir)
     identity = {"format": FORMAT, "archive_sha256": imdb.prepared_sha256(prepared)}
     identity |= dataclasses.asdict(settings) | dataclasses.asdict(rules)
@@ -67,14 +67,15 @@ def load(
     return _open(folder, empty, validation_size)
 
 
-def _verdicts(empty: NgramTokenizer) -> Corpus:
-    reviews = verdicts.reviews(0)
-    tokenizer = fitted(empty, [text.encode() for text, _ in reviews["train"]], _labels(reviews["train"]))
+def _generated(name: str, empty: NgramTokenizer) -> Corpus:
+    grammar = generated.GRAMMARS[name]
+    splits = {split: [example[:2] for example in examples] for split, examples in grammar.examples(0).items()}
+    tokenizer = fitted(empty, [text.encode() for text, _ in splits["train"]], _labels(splits["train"]))
 
     def split(name: str) -> Split:
-        return Split(_tokens(tokenizer, [text.encode() for text, _ in reviews[name]]), _labels(reviews[name]))
+        return Split(_tokens(tokenizer, [text.encode() for text, _ in splits[name]]), _labels(splits[name]))
 
-    return Corpus(tokenizer, split("train"), split("validation"), lambda: split("test"))
+    return Corpus(tokenizer, split("train"), split("validation"), lambda: split("test"), grammar.classes)
 
 
 def fitted(empty: NgramTokenizer, texts: Iterable[bytes], labels: np.ndarray) -> NgramTokenizer:

@@ -8,8 +8,7 @@ order of the words is right about exactly one of them, so its accuracy is one ha
 
 import numpy as np
 
-from experiments.data.corpus import Corpus, Split
-from experiments.data.tokenizer import FIRST_RANK_OFFSET, KERAS, Tokenizer, WordRules, count_words, rank_words
+from experiments.data import twins
 
 SIZES = {"train": 8_000, "validation": 2_000, "test": 2_000}
 MAX_WORDS = 23
@@ -76,22 +75,10 @@ def reviews(seed: int) -> dict[str, list[Review]]:
     Returns:
       The splits of SIZES by name. No text occurs twice, and every review is in the same split as its anagram.
     """
-    rng = np.random.default_rng(seed)
-    known, pairs = set(), []
-    while 2 * len(pairs) < sum(SIZES.values()):
-        pair = _pair(rng)
-        if known.isdisjoint(pair) and len(pair[0].split()) <= MAX_WORDS:
-            known.update(pair)
-            pairs.append(pair)
-    splits, start = {}, 0
-    for name, size in SIZES.items():
-        ordered = [(text, label) for pair in pairs[start : start + size // 2] for label, text in enumerate(pair)]
-        splits[name] = [ordered[index] for index in rng.permutation(size)]
-        start += size // 2
-    return splits
+    return twins.splits(_pair, SIZES, MAX_WORDS, np.random.default_rng(seed))
 
 
-def _pair(rng: np.random.Generator) -> tuple[str, str]:
+def _pair(rng: np.random.Generator) -> tuple[Review, Review]:
     """Returns a review with a negative verdict, and its anagram with a positive one."""
 
     def pick(options):
@@ -107,32 +94,8 @@ def _pair(rng: np.random.Generator) -> tuple[str, str]:
     words = {name: pick(nouns) for name, nouns in NOUNS.items()} | {"they": PEOPLE[they], "others": PEOPLE[others]}
     bare, full = [pick(adjectives) for adjectives in ADJECTIVES], [opinion(0), opinion(1)]
 
-    def text(label: int) -> str:
+    def review(label: int) -> Review:
         slots = {"verdict": full[label], "other": full[1 - label], "Verdict": bare[label], "Other": bare[1 - label]}
-        return template.format(**words, **slots)
+        return template.format(**words, **slots), label
 
-    return text(0), text(1)
-
-
-def load(
-    vocabulary_size: int | None, max_length: int | None, seed: int = 0, rules: WordRules = KERAS, keep: str = "last"
-) -> Corpus:
-    """Loads the corpus.
-
-    Args:
-      vocabulary_size: Ids from this number on become 2. None gives every word of the training split an id.
-      max_length: The number of tokens of a review. None fits the longest review.
-      seed: The seed of the reviews.
-      rules: What a word is.
-      keep: Which tokens are kept of a longer review; see `Tokenizer`.
-    """
-    splits = reviews(seed)
-    words = rank_words(count_words((text.encode() for text, _ in splits["train"]), rules))
-    vocabulary_size = FIRST_RANK_OFFSET + 1 + len(words) if vocabulary_size is None else vocabulary_size
-    tokenizer = Tokenizer(words, vocabulary_size, MAX_WORDS + 1 if max_length is None else max_length, rules, keep)
-
-    def split(name: str) -> Split:
-        tokens = tokenizer.pad([tokenizer.encode(text.encode()).ids for text, _ in splits[name]])
-        return Split(tokens, np.array([label for _, label in splits[name]], np.int8))
-
-    return Corpus(tokenizer, split("train"), split("validation"), lambda: split("test"))
+    return review(0), review(1)

@@ -56,10 +56,10 @@ def _read_corpus(data: Config) -> Corpus:
         validation = imdb_arrays.VALIDATION_SIZE if share is None else max(1, round(share * imdb_arrays.TRAIN_SIZE))
         settings_of = ngram_settings(data)
         return ngram_arrays.load(data.name, settings_of, data.max_length, validation, data_dir, rules, data.keep)
-    if data.name == "verdicts":
-        from experiments.data import verdicts
+    if data.name in fields.GENERATED:
+        from experiments.data import generated
 
-        return verdicts.load(data.vocabulary_size, data.max_length, rules=rules, keep=data.keep)
+        return generated.load(data.name, data.vocabulary_size, data.max_length, rules=rules, keep=data.keep)
     if data.name == "imdb":
         from experiments.data import imdb_arrays
 
