@@ -241,7 +241,7 @@ def test_a_run_is_trained_continued_and_asked(
     answer = json.loads(capsys.readouterr().out)
     assert answer["label"] in ("neg", "pos") and answer["tokens"] > 5
     result = json.loads((run / "result.json").read_bytes())
-    assert result["parameters"] == 700 + 2 + 2 * BUCKETS and result["epochs"] == 2
+    assert result["parameters"] == 2 * 700 + 2 + 2 * BUCKETS and result["epochs"] == 2
     rows = run_folder.read_rows(run)
     assert rows[1]["train_loss"] < rows[0]["train_loss"] < 0.75
     assert commands.main(["attend", f"--workdir={run}", f"--words={text}", f"--out={tmp_path}/page.html"]) == 2
