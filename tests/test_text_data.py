@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from experiments.command_line import commands
-from experiments.data import imdb_builder, sources, text_arrays, text_files, text_tokens, text_words, verdicts
+from experiments.data import imdb_builder, sources, text_arrays, text_files, text_lines, text_tokens, text_words, verdicts
 from experiments.data.columns import Wanted
 from experiments.data.tokenizer import KERAS, Tokenizer, WordRules, count_words, rank_words
 from experiments.errors import DataError, UsageError
@@ -99,6 +99,76 @@ def test_the_labels_of_a_file_of_hugging_face_have_names(tmp_path: Path):
     table = pyarrow.table({"text": ["a", "b"], "label": [1, 0]}).replace_schema_metadata({"huggingface": told})
     parquet.write_table(table, tmp_path / "a.parquet")
     assert [label for _, label in read(tmp_path / "a.parquet")] == ["Sports", "World"]
+
+
+def test_a_row_group_of_parquet_is_never_in_memory(tmp_path: Path):
+    """A file may be a single row group; Arrow holds a few of its texts at a time."""
+    import pyarrow
+    from pyarrow import parquet
+
+    size, texts = 16_000_000, [f"{i} ".ljust(1_000, "x") for i in range(16_000)]
+    table = pyarrow.table({"text": texts, "label": ["a", "b"] * 8_000})
+    parquet.write_table(table, tmp_path / "a.parquet", compression="none", use_dictionary=False, row_group_size=16_000)
+    del table
+    assert parquet.read_metadata(tmp_path / "a.parquet").row_group(0).total_byte_size > size
+    before, highest = pyarrow.total_allocated_bytes(), 0
+    for number, _ in enumerate(text_files.reader_of(path := tmp_path / "a.parquet")(path, Wanted(None, None), None)):
+        if number % 1_000 == 0:
+            highest = max(highest, pyarrow.total_allocated_bytes() - before)
+    assert 0 < highest < size / 4
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "message"),
+    [
+        (["a", None], ["x", "y"], "row 2: the text is empty"),
+        ([b"a", b"b"], ["x", "y"], "row 1: the text is bytes, not a text"),
+        (["a", "b"], [0, None], "row 2: the label is empty"),
+        (["a", "b", "c"], [0, 1, 2], "row 3: the label is 2, and the file has names for 0 to 1"),
+        (["a", "b", "c"], [0, -1, 1], "row 2: the label is -1, and the file has names for 0 to 1"),
+        (b"ab\xe9", [0, 1, 1], "row 3 is not UTF-8"),
+    ],
+)
+def test_bad_rows_of_parquet(texts: Any, labels: Any, message: str, tmp_path: Path):
+    import pyarrow
+    from pyarrow import parquet
+
+    if isinstance(texts, bytes):  # pyarrow does not check such bytes
+        offsets = np.arange(len(texts) + 1, dtype=np.int32)
+        texts = pyarrow.Array.from_buffers(pyarrow.string(), len(texts), [None, *map(pyarrow.py_buffer, (offsets, texts))])
+    told = json.dumps({"info": {"features": {"label": {"names": ["World", "Sports"]}}}})
+    table = pyarrow.table({"text": texts, "label": labels}).replace_schema_metadata({"huggingface": told})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=f"^{tmp_path}/a.parquet, {message}$"):
+        read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", 'text,label\nab,x\n"{}",y\n'),
+        ("a.jsonl", '{{"text": "ab", "label": "x"}}\n{{"text": "{}", "label": "y"}}\n'),
+        ("a.parquet", ""),
+    ],
+)
+def test_the_longest_text(name: str, content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import pyarrow
+    from pyarrow import parquet
+
+    monkeypatch.setattr(text_lines, "LARGEST", 60)
+    before = csv.field_size_limit(60)
+    try:
+        for length in (20, 61):
+            text = "z" * length
+            (tmp_path / name).write_text(content.format(text))
+            if not content:
+                parquet.write_table(pyarrow.table({"text": ["ab", text], "label": ["x", "y"]}), tmp_path / name)
+            if length == 20:
+                assert read(tmp_path / name) == [(b"ab", "x"), (text.encode(), "y")]
+        with pytest.raises(DataError, match=r"(line 3|line 2|row 2)\b.*(longer than 60|limit \(60\)|more than 60)"):
+            read(tmp_path / name)
+    finally:
+        csv.field_size_limit(before)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from experiments.data import text_lines
 from experiments.errors import DataError, UsageError, first_line
 
 SPLITS = ("train", "validation", "test")
@@ -100,16 +101,18 @@ def checked_row(row: Any, where: str) -> Row:
       where: What an error calls the row.
 
     Raises:
-      DataError: The text is empty or no text, or the label is missing or cannot be a name.
+      DataError: The text is empty, too long or no text, or the label is missing or cannot be a name.
     """
     try:
         text, label = row
     except (TypeError, ValueError):
         raise DataError(f"{where} must be a pair of a text and a label") from None
+    if text is None or (isinstance(text, str) and not text.strip()):
+        raise DataError(f"{where}: the text is empty")
     if not isinstance(text, str):
         raise DataError(f"{where}: the text is {type(text).__name__}, not a text")
-    if not text.strip():
-        raise DataError(f"{where}: the text is empty")
+    if len(text) > text_lines.LARGEST:
+        raise DataError(f"{where}: the text has more than {text_lines.LARGEST:,} characters, the most that are read")
     if label is None or label != label or (isinstance(label, str) and not label.strip()):  # NaN is not itself
         raise DataError(f"{where}: the label is empty")
     if not isinstance(label, str | int | float):
