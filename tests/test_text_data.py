@@ -2,7 +2,11 @@
 
 import csv
 import gzip
+import hashlib
 import json
+import mmap
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,17 @@ import pytest
 import tiny
 
 from experiments.command_line import commands
-from experiments.data import imdb_builder, sources, text_arrays, text_files, text_lines, text_tokens, text_words, verdicts
+from experiments.data import (
+    checksum,
+    imdb_builder,
+    sources,
+    text_arrays,
+    text_files,
+    text_lines,
+    text_tokens,
+    text_words,
+    verdicts,
+)
 from experiments.data.columns import Wanted
 from experiments.data.tokenizer import KERAS, Tokenizer, WordRules, count_words, rank_words
 from experiments.errors import DataError, UsageError
@@ -323,6 +337,99 @@ def test_a_prepared_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest.M
     first = build.build_corpus(config(path=path))
     monkeypatch.setattr(text_arrays, "_prepare", lambda *_: pytest.fail("prepared again"))
     assert build.build_corpus(config(path=path.rename(tmp_path / "b.csv"))).sha256 == first.sha256
+
+
+@pytest.fixture
+def hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are hashed, where each is large, and none has changed in the last minute."""
+    log, digest = [], hashlib.file_digest
+
+    def logged(file: Any, name: str) -> Any:
+        log.append(Path(file.name).name)
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", logged)
+    monkeypatch.setattr(checksum, "LARGE", 0)
+    monkeypatch.setattr(checksum, "SETTLED", -(10**9))
+    return log
+
+
+def _sums(path: Path, folder: Path) -> checksum.Hashed:
+    return checksum.Hashed({"train": path}, folder)
+
+
+def test_a_file_that_has_not_changed_is_not_hashed_again(tmp_path: Path, data_dir: Path, hashes: list[str]):
+    path = write(tmp_path / "a.csv")
+    first = build.build_corpus(config(path=path))
+    assert hashes.count("a.csv") == 1, "neither when its rows have been read"
+    assert build.build_corpus(config(path=path)).sha256 == first.sha256
+    assert hashes.count("a.csv") == 1
+    write(path, [*ROWS[:-1], ("the film number 9 was dull", "c1")])
+    assert build.build_corpus(config(path=path)).sha256 != first.sha256
+    assert hashes.count("a.csv") == 2
+
+
+def _in_place(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"B")
+
+
+def _another(path: Path) -> None:
+    path.with_name("b").write_bytes(b"B" + path.read_bytes()[1:])
+    os.utime(path.with_name("b"), ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    path.with_name("b").replace(path)
+
+
+def _mapped(path: Path) -> None:
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        content[0] = ord("B")
+
+
+@pytest.mark.parametrize("change", [_in_place, _another, _mapped])
+def test_a_change_that_hides_is_found(change: Any, tmp_path: Path, hashes: list[str]):
+    """The size stays, and the time of modification is set back."""
+    (path := tmp_path / "a").write_bytes(b"a" * 5_000)
+    sums = _sums(path, tmp_path / "sums")
+    before, times = sums.content(), path.stat()
+    sums.keep()
+    assert (sums.content(), _sums(path, tmp_path / "sums").content()) == (before, before)
+    assert len(hashes) == 1
+    time.sleep(0.02)  # a file system may have a time for every 10 ms only
+    change(path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
+    after = _sums(path, tmp_path / "sums").content()
+    assert sums.content() == after != before
+
+
+def test_a_hash_is_kept_of_what_is_at_rest(tmp_path: Path, hashes: list[str], monkeypatch: pytest.MonkeyPatch):
+    """Not of a file that changed in the last minute or while it was read, nor of a small one, and a damaged one is no hash."""
+    (path := tmp_path / "a").write_bytes(b"a" * 5_000)
+    sums = _sums(path, folder := tmp_path / "sums")
+    with monkeypatch.context() as changed:
+        changed.setattr(checksum, "SETTLED", 60 * 10**9)
+        assert sums.content() == sums.content()
+    with monkeypatch.context() as changed:
+        changed.setattr(checksum, "LARGE", 5_001)
+        sums.content()
+    with monkeypatch.context() as changed:
+        digest = hashlib.file_digest
+        changed.setattr(hashlib, "file_digest", lambda *arguments: (digest(*arguments), time.sleep(0.02), _in_place(path))[0])
+        sums.content()
+    sums.keep()
+    assert (len(hashes), folder.exists()) == (4, False)
+    whole = sums.content()
+    sums.keep()
+    (record,) = folder.iterdir()
+    record.write_bytes(record.read_bytes()[:-1])
+    assert (_sums(path, folder).content(), len(hashes)) == (whole, 6)
+
+
+def test_a_refused_file_leaves_no_hash(tmp_path: Path, data_dir: Path, hashes: list[str]):
+    for rows in ([*ROWS, ("", "c1")], [*ROWS, ("alone", "c3")]):
+        with pytest.raises(DataError):
+            build.build_corpus(config(path=write(tmp_path / "a.csv", rows)))
+        assert not data_dir.exists()
 
 
 def test_the_most_frequent_words_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):

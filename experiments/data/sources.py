@@ -21,15 +21,17 @@ class Source:
     Attributes:
       name: What errors call it.
       splits: For "train", and "validation" and "test" where they are given, what reads the rows again from the start.
-      content: Returns the SHA-256 of the content, which is computed at each call.
+      content: Returns the SHA-256 of the content as it is at the call.
       classes: The names of the labels in order; None: those that occur in "train", in the order of their numbers if all of them
         are integers, else in alphabetical order.
+      keep: Is called when the content has been prepared, so that `content` may keep what makes its next call faster.
     """
 
     name: str
     splits: Mapping[str, Callable[[], Iterator[Row]]]
     content: Callable[[], str]
     classes: tuple[str, ...] | None = None
+    keep: Callable[[], None] = lambda: None
 
 
 _REGISTERED: dict[tuple[str, str], Function] = {}

@@ -26,7 +26,7 @@ from experiments.storage import files
 
 FORMAT = 1  # raise it when the same content and settings give different arrays
 VOCABULARY_SIZE, MAX_LENGTH = 10_000, 256  # where the config has none: at most, because small data needs less
-_ARRAYS, _WORDS, _ABOUT = "text_arrays", "words.txt", "corpus.json"
+_ARRAYS, _SUMS, _WORDS, _ABOUT = "text_arrays", "sha256", "words.txt", "corpus.json"
 
 
 def load(data: Any, rules: WordRules, data_dir: Path | None = None) -> Corpus:
@@ -44,7 +44,8 @@ def load(data: Any, rules: WordRules, data_dir: Path | None = None) -> Corpus:
       UsageError: A field does not fit the data.
       DataError: The data is missing, breaks a rule, or changes while it is read. Then nothing is kept.
     """
-    source = _source(data, data_dir)
+    arrays = imdb_location.data_directory(data_dir) / _ARRAYS
+    source = _source(data, data_dir, arrays / _SUMS)
     content = source.content()
     identity = {"format": FORMAT, "content": content, "splits": list(source.splits), "text": data.text, "label": data.label}
     identity |= {"encoding": data.encoding, "lowercase": rules.lowercase, "filters": rules.filters, "keep": data.keep}
@@ -53,21 +54,22 @@ def load(data: Any, rules: WordRules, data_dir: Path | None = None) -> Corpus:
     identity |= {"vocabulary_size": data.vocabulary_size, "max_length": data.max_length, "split_seed": data.split_seed}
     identity |= {"validation_share": data.validation_share, "test_share": data.test_share}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    folder = imdb_location.data_directory(data_dir) / _ARRAYS / digest[:16]
+    folder = arrays / digest[:16]
     if not folder.exists():  # it has its name only when it is complete
         _prepare(folder, source, data, rules, identity)
+    source.keep()
     return _open(folder, rules, data.keep)
 
 
-def _source(data: Any, data_dir: Path | None) -> Source:
+def _source(data: Any, data_dir: Path | None, sums: Path) -> Source:
     if data.name == "csv":
         from experiments.data import file_source
 
-        return file_source.source(data)
+        return file_source.source(data, sums)
     if data.name.startswith("tfds:"):
         from experiments.data import tfds_source
 
-        return tfds_source.source(data, imdb_location.data_directory(data_dir))
+        return tfds_source.source(data, imdb_location.data_directory(data_dir), sums)
     return sources.registered(data)
 
 
