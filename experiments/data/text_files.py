@@ -10,6 +10,7 @@ from experiments.data import columns, text_lines
 from experiments.data.columns import Wanted
 from experiments.data.sources import Row, checked_row
 from experiments.errors import DataError, UsageError
+from experiments.storage import files
 
 Reader = Callable[[Path, Wanted, str | None], Iterator[Row]]
 _BATCH = 100  # rows of a Parquet file that are read at once
@@ -73,12 +74,9 @@ def _read_json_lines(path: Path, wanted: Wanted, encoding: str | None) -> Iterat
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{where} is not a JSON object")
-    return content
+        return files.parse_object(line, where)
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def _read_parquet(path: Path, wanted: Wanted, encoding: str | None) -> Iterator[Row]:
