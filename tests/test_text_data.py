@@ -6,6 +6,7 @@ import hashlib
 import json
 import mmap
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from experiments.data import (
 from experiments.data.columns import Wanted
 from experiments.data.tokenizer import KERAS, Tokenizer, WordRules, count_words, rank_words
 from experiments.errors import DataError, UsageError
+from experiments.machine.stopping import Stopped
 from experiments.training import build
 from tests import tars
 
@@ -280,7 +282,10 @@ class Killed(BaseException):
     pass
 
 
-def test_a_preparation_that_was_killed_goes_on(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("end", [Killed(), Stopped(signal.SIGTERM)])
+def test_a_preparation_that_was_killed_goes_on(
+    end: BaseException, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Killed in the second and in the third pass, at each part; nothing is done twice, and the arrays are the same."""
     path = write(tmp_path / "a.csv")
     whole = build.build_corpus(config(path=path))
@@ -298,7 +303,7 @@ def test_a_preparation_that_was_killed_goes_on(tmp_path: Path, data_dir: Path, m
             log.append(arguments[1] if function is write_part else arguments[2])
             if len(log) % 2 == 0:
                 kills[0] += 1
-                raise Killed
+                raise end
             return result
 
         return call
@@ -309,7 +314,7 @@ def test_a_preparation_that_was_killed_goes_on(tmp_path: Path, data_dir: Path, m
     while corpus is None:
         try:
             corpus = build.build_corpus(config(path=path))
-        except Killed:
+        except type(end):
             assert not folder.exists()
             assert kills[0] < 30
     assert kills[0] >= 6

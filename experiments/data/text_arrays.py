@@ -1,13 +1,9 @@
 """Corpora of any labelled texts: tokenised once in bounded memory, kept under the hash of their content, and memory-mapped."""
 
-import contextlib
-import fcntl
 import functools
 import hashlib
 import itertools
 import json
-import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +17,7 @@ from experiments.data.corpus import Corpus
 from experiments.data.sources import SPLITS, Source
 from experiments.data.text_labels import TEST, Labelled, Shares
 from experiments.data.tokenizer import FIRST_RANK_OFFSET, Tokenizer, WordRules
-from experiments.errors import DataError, UsageError
+from experiments.errors import DataError
 from experiments.storage import files
 
 FORMAT = 1  # raise it when the same content and settings give different arrays
@@ -74,45 +70,15 @@ def _source(data: Any, data_dir: Path | None, sums: Path) -> Source:
 
 
 def _prepare(folder: Path, source: Source, data: Any, rules: WordRules, identity: dict[str, Any]) -> None:
-    try:
-        with files.no_leftovers(folder.parent), _staging(folder) as staging:
-            if folder.exists():  # another process was faster
-                return
-            started = time.monotonic()
-            rows = _write(staging, source, data, rules)
-            if source.content() != identity["content"]:
-                raise DataError(f"{source.name} has changed while it was read: nothing was kept of it")
-            array_folder.write_manifest(staging, identity)
-            staging.rename(folder)
-    except OSError as error:
-        raise DataError(f"{source.name} cannot be prepared in {folder}: {error.strerror or error}") from error
-    seconds = time.monotonic() - started
-    print(f"Prepared {rows:,} texts in {seconds:.0f} s, {rows / seconds:,.0f} a second: {folder}", file=sys.stderr)
+    def fill(staging: Path) -> None:
+        started = time.monotonic()
+        rows = _write(staging, source, data, rules)
+        if source.content() != identity["content"]:
+            raise DataError(f"{source.name} has changed while it was read: nothing was kept of it")
+        seconds = time.monotonic() - started
+        print(f"Prepared {rows:,} texts in {seconds:.0f} s, {rows / seconds:,.0f} a second: {folder}", file=sys.stderr)
 
-
-@contextlib.contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
-    """Holds the folder in which the arrays grow, which one process has at a time.
-
-    It is removed where the data is refused, and stays where the process is stopped or killed, so that the next one goes on.
-    """
-    staging = folder.with_name(f".{folder.name}.partial")
-    while True:
-        staging.mkdir(exist_ok=True)
-        descriptor = os.open(staging, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if staging.exists() and os.path.samestat(os.fstat(descriptor), staging.stat()):
-            break
-        os.close(descriptor)  # the other process has finished it, or removed it
-    try:
-        yield staging
-    except (DataError, UsageError, OSError):
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    finally:
-        if folder.exists():
-            shutil.rmtree(staging, ignore_errors=True)
-        os.close(descriptor)
+    array_folder.create(folder, identity, fill, f"{source.name} cannot be prepared in", resumable=True)
 
 
 def _write(staging: Path, source: Source, data: Any, rules: WordRules) -> int:
@@ -145,7 +111,8 @@ def _tokenizer(counted: text_words.Counted, data: Any, rules: WordRules) -> Toke
 
 def _texts(source: Source, rows: int, first: int, bar: tqdm.tqdm) -> Iterator[bytes]:
     """Yields the texts behind so many, those of train, validation and test in this order."""
-    bar.update(first)
+    bar.n = bar.initial = first  # so that its rate is that of this process
+    bar.refresh()
     every = itertools.chain.from_iterable(source.splits[name]() for name in SPLITS if name in source.splits)
     number = first
     for number, (text, _) in enumerate(itertools.islice(every, first, None), start=first + 1):
