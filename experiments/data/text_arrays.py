@@ -12,7 +12,7 @@ from typing import Any
 
 import tqdm
 
-from experiments.data import array_folder, imdb_location, sources, text_labels, text_tokens, text_words
+from experiments.data import array_folder, imdb_location, kinds, sources, text_labels, text_tokens, text_words
 from experiments.data.corpus import Corpus
 from experiments.data.sources import SPLITS, Source
 from experiments.data.text_labels import TEST, Labelled, Shares
@@ -62,7 +62,7 @@ def _source(data: Any, data_dir: Path | None, sums: Path) -> Source:
         from experiments.data import file_source
 
         return file_source.source(data, sums)
-    if data.name.startswith("tfds:"):
+    if data.name.startswith(kinds.DATASET):
         from experiments.data import tfds_source
 
         return tfds_source.source(data, imdb_location.data_directory(data_dir), sums)
