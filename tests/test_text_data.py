@@ -194,7 +194,15 @@ def test_the_longest_text(name: str, content: str, tmp_path: Path, monkeypatch: 
         ("a.csv", b"text,label\n", "a.csv has no train texts"),
         ("a.csv", b"a,b\n1,2\n", "config.data.text=None must be the name of a column of a.csv: none of a, b has a usual name"),
         ("a.csv", b"text,review,label\n", "text, review, label have a usual name"),
-        ("a.csv", b"text,label\na,x\nb\n", "a.csv, line 3 has 1 columns, and the first line has 2"),
+        ("a.csv", b"text;label\na;x\n", "a.csv has one column, 'text;label': commas must separate its columns"),
+        ("a.tsv", b"text,label\na,x\n", "a.tsv has one column, 'text,label': tabs must separate its columns"),
+        (
+            "a.csv",
+            "text,label\na,x\n".encode("utf-16"),
+            "a.csv, line 1 is not utf-8: name its encoding with config.data.encoding",
+        ),
+        ("a.jsonl", b'[{"text": "a", "label": 1}]\n', "a.jsonl, line 1 is not a JSON object"),
+        ("a.csv", b"text,label\na,x\nb\n", "a.csv, line 3 has 1 column, and the first line has 2"),
         ("a.csv", b'text,label\n"a\nb",x\nc,d,e\n', "a.csv, line 4 has 3 columns, and the first line has 2"),
         ("a.csv", b'text,label\n"a,x\nb,y\n', "a.csv, line 2 is no row of a table: unexpected end of data"),
         ("a.csv", b"text,label\na,x\n  ,x\n", "a.csv, line 3: the text is empty"),
@@ -232,6 +240,7 @@ def test_bad_input_is_told_in_one_line(
         ({"text": "txt"}, ROWS, "config.data.text=txt must be a column of .*: its columns are review, label"),
         ({"test_share": 0.2}, ROWS, "config.data.test_share=0.2 must be None: .* has test texts of its own"),
         ({}, [("a", "zebra")], "test has the label 'zebra', and train has none of it"),
+        ({}, [("a", "zebra"), ("b", "ant")], "test has the 2 labels 'ant', 'zebra', and train has none of them"),
     ],
 )
 def test_two_files(changes: dict[str, Any], rows: Any, message: str, tmp_path: Path, data_dir: Path):
@@ -322,6 +331,14 @@ def test_a_preparation_that_was_killed_goes_on(
     np.testing.assert_array_equal(corpus.train.tokens, tokens)
     np.testing.assert_array_equal(corpus.test().tokens, test)
     assert [each.name for each in (data_dir / "text_arrays").iterdir()] == [folder.name]
+
+
+def test_the_bar_of_a_pass_that_goes_on():
+    """It begins at what is done, and its rate is that of the rest."""
+    with text_arrays._bar("Counting words", 60) as bar:
+        texts = list(text_arrays._texts(sources.from_rows("rows", {"train": ROWS}), 60, 40, bar))
+    assert texts == [text.encode() for text, _ in ROWS[40:]]
+    assert (bar.initial, bar.n, bar.total) == (40, 60, 60)
 
 
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch):

@@ -112,7 +112,8 @@ def _tokenizer(counted: text_words.Counted, data: Any, rules: WordRules) -> Toke
 def _texts(source: Source, rows: int, first: int, bar: tqdm.tqdm) -> Iterator[bytes]:
     """Yields the texts behind so many, those of train, validation and test in this order."""
     bar.n = bar.initial = first  # so that its rate is that of this process
-    bar.refresh()
+    if first:
+        bar.refresh()
     every = itertools.chain.from_iterable(source.splits[name]() for name in SPLITS if name in source.splits)
     number = first
     for number, (text, _) in enumerate(itertools.islice(every, first, None), start=first + 1):

@@ -9,7 +9,7 @@ from typing import Any
 from experiments.data import columns, text_lines
 from experiments.data.columns import Wanted
 from experiments.data.sources import Row, checked_row
-from experiments.errors import DataError, UsageError
+from experiments.errors import DataError, UsageError, printable
 from experiments.storage import files
 
 Reader = Callable[[Path, Wanted, str | None], Iterator[Row]]
@@ -43,6 +43,9 @@ def _read_table(path: Path, wanted: Wanted, encoding: str | None, delimiter: str
         names = next((row for row in reader if row), None)
         if names is None:
             raise DataError(f"{path} is empty: its first line must have the names of the columns")
+        if len(names) == 1:
+            separator = "tabs" if delimiter == "\t" else "commas"
+            raise UsageError(f"{path} has one column, {printable(names[0][:80])!r}: {separator} must separate its columns")
         found = columns.find(names, wanted, str(path))
         text, label, width = names.index(found.text), names.index(found.label), len(names)
         line = reader.line_num + 1
@@ -50,7 +53,8 @@ def _read_table(path: Path, wanted: Wanted, encoding: str | None, delimiter: str
             if len(row) == width:
                 yield checked_row((row[text], row[label]), f"{path}, line {line}")
             elif row:
-                raise DataError(f"{path}, line {line} has {len(row)} columns, and the first line has {width}")
+                plural = "" if len(row) == 1 else "s"
+                raise DataError(f"{path}, line {line} has {len(row)} column{plural}, and the first line has {width}")
             line = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path}, line {line} is no row of a table: {error}") from None
@@ -74,7 +78,7 @@ def _read_json_lines(path: Path, wanted: Wanted, encoding: str | None) -> Iterat
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
-        return files.parse_object(line, where)
+        return files.parse_object(line.strip(), where)  # so that an error is not at the beginning of the next line
     except ValueError as error:
         raise DataError(str(error)) from None
 
