@@ -303,7 +303,8 @@ def test_a_preparation_that_was_killed_goes_on(
     folder.rename(tmp_path / "whole")
     monkeypatch.setattr(text_words, "PART_BYTES", 500)
     monkeypatch.setattr(text_tokens, "ROWS", 7)
-    kills, written, appended = [0], [], []
+    kills, written, appended, passes, count = [0], [], [], [], text_words.count
+    monkeypatch.setattr(text_words, "count", lambda *arguments: (passes.append(1), count(*arguments))[1])
     write_part, append = text_words._write, text_tokens._append
 
     def then_die(function: Any, log: list[Any]) -> Any:
@@ -327,6 +328,7 @@ def test_a_preparation_that_was_killed_goes_on(
             assert not folder.exists()
             assert kills[0] < 30
     assert kills[0] >= 6
+    assert len(passes) == len(written) // 2 + 1, "the words are not counted again in the last pass"
     assert len(set(appended)) == len(appended), "nothing is written twice"
     np.testing.assert_array_equal(corpus.train.tokens, tokens)
     np.testing.assert_array_equal(corpus.test().tokens, test)

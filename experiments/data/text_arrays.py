@@ -87,12 +87,12 @@ def _write(staging: Path, source: Source, data: Any, rules: WordRules) -> int:
     with _bar("Checking labels", None) as bar:
         labelled = text_labels.read(source, shares, _ticks(bar))
     rows = len(labelled.labels)
-    with _bar("Counting words", rows) as bar:
-        counted = text_words.count(staging, lambda first: _counted(source, labelled, first, bar), rules)
-    tokenizer = _tokenizer(counted, data, rules)
-    (staging / _WORDS).write_bytes(b"\n".join(counted.words))
-    about = {"classes": labelled.classes, "vocabulary_size": tokenizer.vocabulary_size, "max_length": tokenizer.max_length}
-    files.write_json(staging / _ABOUT, about)
+    if not (staging / _ABOUT).exists():  # which is written when all words are
+        with _bar("Counting words", rows) as bar:
+            counted = text_words.count(staging, lambda first: _counted(source, labelled, first, bar), rules)
+        files.write_whole(staging / _WORDS, b"\n".join(counted.words))
+        files.write_json(staging / _ABOUT, {"classes": labelled.classes, **_sizes(counted, data)})
+    tokenizer = _tokenizer((staging / _WORDS).read_bytes(), files.read_object(staging / _ABOUT), rules, data.keep)
     with _bar("Writing tokens", rows) as bar:
         text_tokens.write(staging, lambda first: _texts(source, rows, first, bar), labelled, tokenizer)
     for part in (*staging.glob("words_*"), staging / text_tokens.MARKER):
@@ -100,13 +100,17 @@ def _write(staging: Path, source: Source, data: Any, rules: WordRules) -> int:
     return rows
 
 
-def _tokenizer(counted: text_words.Counted, data: Any, rules: WordRules) -> Tokenizer:
+def _sizes(counted: text_words.Counted, data: Any) -> dict[str, int]:
     size, length = data.vocabulary_size, data.max_length
     if size is None:
         size = min(VOCABULARY_SIZE, FIRST_RANK_OFFSET + 1 + len(counted.words))
     if length is None:
         length = min(MAX_LENGTH, counted.longest + 1)  # with the token of the start
-    return Tokenizer(counted.words, size, length, rules, data.keep)
+    return {"vocabulary_size": size, "max_length": length}
+
+
+def _tokenizer(words: bytes, about: dict[str, Any], rules: WordRules, keep: str) -> Tokenizer:
+    return Tokenizer(tuple(words.split(b"\n")), about["vocabulary_size"], about["max_length"], rules, keep)
 
 
 def _texts(source: Source, rows: int, first: int, bar: tqdm.tqdm) -> Iterator[bytes]:
@@ -142,10 +146,10 @@ def _ticks(bar: tqdm.tqdm) -> Iterator[None]:
 
 
 def _open(folder: Path, rules: WordRules, keep: str) -> Corpus:
-    words = tuple(array_folder.checked(folder, _WORDS).read_bytes().split(b"\n"))
+    words = array_folder.checked(folder, _WORDS).read_bytes()
     about = json.loads(array_folder.checked(folder, _ABOUT).read_bytes())
     return Corpus(
-        tokenizer=Tokenizer(words, about["vocabulary_size"], about["max_length"], rules, keep),
+        tokenizer=_tokenizer(words, about, rules, keep),
         train=array_folder.open_split(folder, "train"),
         validation=array_folder.open_split(folder, "validation"),
         test=functools.partial(array_folder.open_split, folder, "test"),
