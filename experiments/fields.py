@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from experiments.data.kinds import KINDS
+
 MODELS = ("single_head", "multi_head", "transformer", "transformer_positional")  # the pages of the blog's models
 PAGES = (*MODELS, "cnn", "rnn")  # those of all models
 # A run may go on with other values of these.
@@ -42,7 +44,7 @@ LATER = {  # fields that the first runs did not have, with the values that all o
     "model.dtype": "float32",
 }
 GROUPS = ("data", "model")
-PAIRS = ("dates", "reversal", "english_chinese", "pairs")  # the names of data whose targets are texts
+PAIRS = tuple(name for name, kind in KINDS.items() if kind.pairs)  # the names of data whose targets are texts
 SEQ2SEQ = {  # the fields of config.model of the bodies that learn them; all other bodies classify, and share theirs
     "recurrent_seq2seq": (
         *("body", "embed_dim", "hidden_dim", "encoder_cell", "bidirectional", "score", "dropout_rate", "implementation"),
@@ -52,8 +54,8 @@ SEQ2SEQ = {  # the fields of config.model of the bodies that learn them; all oth
         "implementation",
     ),
 }
-GENERATED = ("verdicts", "agreement")  # the corpora that a grammar generates
-CLASSES = {"imdb": 2, "verdicts": 2, "agreement": 2}  # of the corpora that have pages of their own
+CLASSES = {name: kind.classes for name, kind in KINDS.items() if kind.classes}  # of the corpora with pages of their own
+GENERATED = tuple(name for name, kind in KINDS.items() if kind.grammar)
 
 
 def with_later_fields(nested: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from attn.models.ngram import LOGITS as NGRAM_LOGITS
 from attn.models.ngram import NgramConfig
 from attn.models.seq2seq import RecurrentConfig, TransformerConfig, recurrent, transformer
 from experiments import ranges
+from experiments.data import kinds
+from experiments.data.kinds import KINDS
 from experiments.data.ngram_tokenizer import CHOICES
 from experiments.data.ngrams import LONGEST
 from experiments.data.pair_tokenizer import UNITS
@@ -34,7 +36,6 @@ from experiments.fields import with_later_fields as with_later_fields
 Config = Any  # an ml_collections.ConfigDict, whose fields have no static types
 NGRAM_FIELDS = ("logits", "initial_values")  # of config.model, which the bodies over words ignore
 CORPORA = tuple(CLASSES)  # those with pages of their own
-TEXT_FILES, DATASET = "csv", "tfds:"  # the name of data in files of texts, and the start of that of a dataset
 
 
 class Rule(NamedTuple):
@@ -71,7 +72,7 @@ _SOURCE = re.compile(r"tfds:\w[\w./:+-]*|[^\W\d][\w.]*:\w[\w.-]*")
 
 
 def _is_source(x: Any) -> bool:
-    return type(x) is str and (x in (*CORPORA, *PAIRS, TEXT_FILES) or _SOURCE.fullmatch(x) is not None)
+    return type(x) is str and (x in KINDS or _SOURCE.fullmatch(x) is not None)
 
 
 def _is_encoding(x: Any) -> bool:
@@ -252,32 +253,19 @@ def check(config: Config) -> None:
         model_config(config, vocabulary_size=4, max_length=1, num_classes=2)
 
 
-_FILE_FIELDS = ("data.path", "data.encoding")
-_SOURCE_FIELDS = ("data.text", "data.label", "data.validation_share", "data.test_share", "data.split_seed")
-_COLUMNS = ("data.text", "data.label", "data.filters", "data.marks", "data.ngram_features", "data.ngram_choice")
-
-
 def _check_data(fields: dict[str, Any]) -> None:
     """Refuses fields of `config.data` that the named data would not honour. Raises UsageError."""
-    name, body = fields["data.name"], fields["model.body"]
-    if (name in PAIRS) != (body in SEQ2SEQ):
-        kind, bodies = ("pairs of texts", ", ".join(SEQ2SEQ)) if name in PAIRS else ("texts with labels", "one that classifies")
-        raise UsageError(f"config.model.body={body} must be {bodies} with data.name={name}, which has {kind}")
-    if name == "pairs" and fields["data.path"] is None:
-        raise UsageError("config.data.path=None must be a file with two columns with data.name=pairs")
+    name, body, kind = fields["data.name"], fields["model.body"], kinds.kind_of(fields["data.name"])
+    if kind.pairs != (body in SEQ2SEQ):
+        has, bodies = ("pairs of texts", ", ".join(SEQ2SEQ)) if kind.pairs else ("texts with labels", "one that classifies")
+        raise UsageError(f"config.model.body={body} must be {bodies} with data.name={name}, which has {has}")
     _check_ngrams(fields)
-    if name == TEXT_FILES and fields["data.path"] is None:
-        raise UsageError(f"config.data.path=None must be a file of texts and labels with data.name={name}")
-    refused = _FILE_FIELDS + _SOURCE_FIELDS if name in CORPORA else _FILE_FIELDS if name.startswith(DATASET) else ()
-    if name in PAIRS:
-        refused = _COLUMNS if name == "pairs" else _COLUMNS + _FILE_FIELDS + _SOURCE_FIELDS
-    else:
-        refused += ("data.unit",)
-    for field in refused:
-        if field == "data.validation_share" and name == "imdb" and fields["data.ngrams"] is not None:
-            continue  # which the blog's models must not change
+    if kind.path is not None and fields["data.path"] is None:
+        raise UsageError(f"config.data.path=None must be {kind.path} with data.name={name}")
+    honoured = kind.honoured if fields["data.ngrams"] is None else kind.honoured + kind.with_ngrams
+    for field in (f"data.{field}" for field in kinds.FIELDS if field not in honoured):
         if fields[field] != LATER[field]:
-            raise UsageError(f"config.{field}={fields[field]!r} must be {LATER[field]} with data.name={name}")
+            raise UsageError(f"config.{field}={fields[field]!r} must be {LATER[field]!r} with data.name={name}")
 
 
 def _check_ngrams(fields: dict[str, Any]) -> None:

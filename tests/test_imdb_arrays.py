@@ -1,8 +1,10 @@
 """The arrays of IMDB: Keras' order and ids, kept whole or not at all; test untouched until it is asked for."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -96,17 +98,41 @@ def test_a_failure_leaves_nothing(data_dir, monkeypatch, failure):
     assert {path.name for path in data_dir.iterdir()} == {"small.tgz", "imdb_labeled"}
 
 
-def test_another_process_may_be_faster(data_dir, monkeypatch):
-    tokenise = imdb_arrays._tokenise
+@pytest.mark.parametrize("fails", [False, True])
+def test_another_process_waits_for_the_first(data_dir, monkeypatch, fails):
+    """Then it uses the arrays of the first, or makes them if the first has failed. A lock of a file is one of a descriptor."""
+    tokenise, calls, others = imdb_arrays._tokenise, [], []
 
     def slowly(*arguments):
+        calls.append(arguments[0].name)
+        if len(calls) == 1:
+            other = threading.Thread(target=lambda: others.append(imdb_arrays.load(data_dir=data_dir)))
+            other.start()
+            other.join(0.3)
+            assert other.is_alive()
+            others.append(other)
+            if fails:
+                raise OSError(28, "No space left on device")
         tokenise(*arguments)
-        monkeypatch.setattr(imdb_arrays, "_tokenise", tokenise)
-        imdb_arrays.load(data_dir=data_dir)  # the other process: its arrays get the name first
 
     monkeypatch.setattr(imdb_arrays, "_tokenise", slowly)
-    assert len(imdb_arrays.load(data_dir=data_dir).validation.labels) == 6
+    with pytest.raises(DataError, match="No space left") if fails else contextlib.nullcontext():
+        imdb_arrays.load(data_dir=data_dir)
+    others[0].join()
+    assert len(others[1].validation.labels) == 6
+    assert len(calls) == 1 + fails
     assert arrays_folder(data_dir).is_dir()  # one folder, and nothing beside it
+
+
+def test_what_a_killed_process_has_left_is_no_obstacle(data_dir):
+    imdb_arrays.load(data_dir=data_dir)
+    folder = arrays_folder(data_dir)
+    whole = (folder / "manifest.json").read_text()
+    folder.rename(hidden := folder.with_name(f".{folder.name}.partial"))
+    (hidden / "train_tokens.npy").write_bytes(b"half")
+    folder.with_name(f".{folder.name}.lock").touch()
+    assert len(imdb_arrays.load(data_dir=data_dir).validation.labels) == 6
+    assert (arrays_folder(data_dir) / "manifest.json").read_text() == whole
 
 
 def test_settings_are_refused_before_anything_is_prepared(tmp_path):

@@ -308,13 +308,13 @@ def _cut(name: str, text: str) -> Any:
 
 
 DAMAGES = {
-    "config cut": (_cut("config.json", '{"seed": 1,'), "config.json: Expecting property name"),
+    "config cut": (_cut("config.json", '{"seed": 1,'), "config.json is not JSON: Expecting property name"),
     "config of a list": (_cut("config.json", "[]"), "config.json is not a JSON object"),
     "config without fields": (_cut("config.json", "{}"), "config.json: "),
-    "config deep": (_cut("config.json", "[" * 100_000), "config.json: "),
-    "config in bytes": (lambda folder: (folder / "config.json").write_bytes(b"\xff\x00"), "config.json: "),
+    "config deep": (_cut("config.json", "[" * 100_000), "config.json is not JSON: "),
+    "config in bytes": (lambda folder: (folder / "config.json").write_bytes(b"\xff\x00"), "config.json is not JSON: "),
     "config gone": (lambda folder: (folder / "config.json").unlink(), "config.json cannot be read: No such file"),
-    "result cut": (_cut("result.json", '{"label": "a"'), "result.json: "),
+    "result cut": (_cut("result.json", '{"label": "a"'), "result.json is not JSON: "),
     "result without numbers": (_cut("result.json", "{}"), "result.json: final_val_loss is missing"),
     "result of NaN": (
         lambda folder: _cut("result.json", json.dumps(result(rows(0.8), test_accuracy=float("nan"))))(folder),
@@ -325,7 +325,7 @@ DAMAGES = {
         lambda folder: _cut("metrics.jsonl", json.dumps(rows(0.8)[0]) + '\n{"epoch": 2, "tr')(folder),
         "it has 1 of the 2 epochs that its result tells of",
     ),
-    "metrics of text": (_cut("metrics.jsonl", "hello\n"), "metrics.jsonl, line 1: Expecting value"),
+    "metrics of text": (_cut("metrics.jsonl", "hello\n"), "metrics.jsonl, line 1 is not JSON: Expecting value"),
 }
 
 

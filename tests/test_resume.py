@@ -217,7 +217,7 @@ def test_a_result_that_is_damaged_is_made_again_and_one_without_checkpoints_is_k
     shutil.copytree(finished_run, workdir)
     (workdir / "result.json").write_text("{")
     tiny.train(monkeypatch, workdir)
-    assert "is damaged: result.json: " in capsys.readouterr().err
+    assert "is damaged: result.json is not JSON: " in capsys.readouterr().err
     assert outcome(workdir) == outcome(finished_run)
     shutil.rmtree(workdir / "checkpoints")
     before = (workdir / "result.json").read_bytes()

@@ -149,10 +149,14 @@ def test_folders_that_are_refused(finished_run: Path, tmp_path: Path, capsys: py
     with lock.hold(tmp_path):
         said = refused(capsys, ["sweep", "run", *sweep_flags, f"--sweepdir={tmp_path}"], code=5)
     assert said.startswith(f"--sweepdir={tmp_path} is in use by process ")
-    for content, reason in {"{": "sweep.json: Expecting", "{}": "'base'", '{"base": {}, "trials": [{}]}': "'point'"}.items():
+    for content, reason in (
+        ("{", "sweep.json is not JSON: Expecting"),
+        ("{}", "sweep.json: base is missing"),
+        ('{"base": {}, "trials": [{}]}', "sweep.json: point is missing"),
+    ):
         (tmp_path / "sweep.json").write_text(content)
         said = refused(capsys, ["sweep", "status", f"--sweepdir={tmp_path}"], code=4)
-        assert said.startswith(f"--sweepdir={tmp_path} is damaged: sweep.json: {reason}")
+        assert said.startswith(f"--sweepdir={tmp_path} is damaged: {reason}")
 
 
 def test_ray_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):

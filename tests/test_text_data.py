@@ -2,7 +2,12 @@
 
 import csv
 import gzip
+import hashlib
 import json
+import mmap
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +16,21 @@ import pytest
 import tiny
 
 from experiments.command_line import commands
-from experiments.data import imdb_builder, sources, text_arrays, text_files, text_tokens, text_words, verdicts
+from experiments.data import (
+    checksum,
+    imdb_builder,
+    sources,
+    text_arrays,
+    text_files,
+    text_lines,
+    text_tokens,
+    text_words,
+    verdicts,
+)
 from experiments.data.columns import Wanted
 from experiments.data.tokenizer import KERAS, Tokenizer, WordRules, count_words, rank_words
 from experiments.errors import DataError, UsageError
+from experiments.machine.stopping import Stopped
 from experiments.training import build
 from tests import tars
 
@@ -101,6 +117,76 @@ def test_the_labels_of_a_file_of_hugging_face_have_names(tmp_path: Path):
     assert [label for _, label in read(tmp_path / "a.parquet")] == ["Sports", "World"]
 
 
+def test_a_row_group_of_parquet_is_never_in_memory(tmp_path: Path):
+    """A file may be a single row group; Arrow holds a few of its texts at a time."""
+    import pyarrow
+    from pyarrow import parquet
+
+    size, texts = 16_000_000, [f"{i} ".ljust(1_000, "x") for i in range(16_000)]
+    table = pyarrow.table({"text": texts, "label": ["a", "b"] * 8_000})
+    parquet.write_table(table, tmp_path / "a.parquet", compression="none", use_dictionary=False, row_group_size=16_000)
+    del table
+    assert parquet.read_metadata(tmp_path / "a.parquet").row_group(0).total_byte_size > size
+    before, highest = pyarrow.total_allocated_bytes(), 0
+    for number, _ in enumerate(text_files.reader_of(path := tmp_path / "a.parquet")(path, Wanted(None, None), None)):
+        if number % 1_000 == 0:
+            highest = max(highest, pyarrow.total_allocated_bytes() - before)
+    assert 0 < highest < size / 4
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "message"),
+    [
+        (["a", None], ["x", "y"], "row 2: the text is empty"),
+        ([b"a", b"b"], ["x", "y"], "row 1: the text is bytes, not a text"),
+        (["a", "b"], [0, None], "row 2: the label is empty"),
+        (["a", "b", "c"], [0, 1, 2], "row 3: the label is 2, and the file has names for 0 to 1"),
+        (["a", "b", "c"], [0, -1, 1], "row 2: the label is -1, and the file has names for 0 to 1"),
+        (b"ab\xe9", [0, 1, 1], "row 3 is not UTF-8"),
+    ],
+)
+def test_bad_rows_of_parquet(texts: Any, labels: Any, message: str, tmp_path: Path):
+    import pyarrow
+    from pyarrow import parquet
+
+    if isinstance(texts, bytes):  # pyarrow does not check such bytes
+        offsets = np.arange(len(texts) + 1, dtype=np.int32)
+        texts = pyarrow.Array.from_buffers(pyarrow.string(), len(texts), [None, *map(pyarrow.py_buffer, (offsets, texts))])
+    told = json.dumps({"info": {"features": {"label": {"names": ["World", "Sports"]}}}})
+    table = pyarrow.table({"text": texts, "label": labels}).replace_schema_metadata({"huggingface": told})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=f"^{tmp_path}/a.parquet, {message}$"):
+        read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", 'text,label\nab,x\n"{}",y\n'),
+        ("a.jsonl", '{{"text": "ab", "label": "x"}}\n{{"text": "{}", "label": "y"}}\n'),
+        ("a.parquet", ""),
+    ],
+)
+def test_the_longest_text(name: str, content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import pyarrow
+    from pyarrow import parquet
+
+    monkeypatch.setattr(text_lines, "LARGEST", 60)
+    before = csv.field_size_limit(60)
+    try:
+        for length in (20, 61):
+            text = "z" * length
+            (tmp_path / name).write_text(content.format(text))
+            if not content:
+                parquet.write_table(pyarrow.table({"text": ["ab", text], "label": ["x", "y"]}), tmp_path / name)
+            if length == 20:
+                assert read(tmp_path / name) == [(b"ab", "x"), (text.encode(), "y")]
+        with pytest.raises(DataError, match=r"(line 3|line 2|row 2)\b.*(longer than 60|limit \(60\)|more than 60)"):
+            read(tmp_path / name)
+    finally:
+        csv.field_size_limit(before)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -108,7 +194,15 @@ def test_the_labels_of_a_file_of_hugging_face_have_names(tmp_path: Path):
         ("a.csv", b"text,label\n", "a.csv has no train texts"),
         ("a.csv", b"a,b\n1,2\n", "config.data.text=None must be the name of a column of a.csv: none of a, b has a usual name"),
         ("a.csv", b"text,review,label\n", "text, review, label have a usual name"),
-        ("a.csv", b"text,label\na,x\nb\n", "a.csv, line 3 has 1 columns, and the first line has 2"),
+        ("a.csv", b"text;label\na;x\n", "a.csv has one column, 'text;label': commas must separate its columns"),
+        ("a.tsv", b"text,label\na,x\n", "a.tsv has one column, 'text,label': tabs must separate its columns"),
+        (
+            "a.csv",
+            "text,label\na,x\n".encode("utf-16"),
+            "a.csv, line 1 is not utf-8: name its encoding with config.data.encoding",
+        ),
+        ("a.jsonl", b'[{"text": "a", "label": 1}]\n', "a.jsonl, line 1 is not a JSON object"),
+        ("a.csv", b"text,label\na,x\nb\n", "a.csv, line 3 has 1 column, and the first line has 2"),
         ("a.csv", b'text,label\n"a\nb",x\nc,d,e\n', "a.csv, line 4 has 3 columns, and the first line has 2"),
         ("a.csv", b'text,label\n"a,x\nb,y\n', "a.csv, line 2 is no row of a table: unexpected end of data"),
         ("a.csv", b"text,label\na,x\n  ,x\n", "a.csv, line 3: the text is empty"),
@@ -146,6 +240,7 @@ def test_bad_input_is_told_in_one_line(
         ({"text": "txt"}, ROWS, "config.data.text=txt must be a column of .*: its columns are review, label"),
         ({"test_share": 0.2}, ROWS, "config.data.test_share=0.2 must be None: .* has test texts of its own"),
         ({}, [("a", "zebra")], "test has the label 'zebra', and train has none of it"),
+        ({}, [("a", "zebra"), ("b", "ant")], "test has the 2 labels 'ant', 'zebra', and train has none of them"),
     ],
 )
 def test_two_files(changes: dict[str, Any], rows: Any, message: str, tmp_path: Path, data_dir: Path):
@@ -196,7 +291,10 @@ class Killed(BaseException):
     pass
 
 
-def test_a_preparation_that_was_killed_goes_on(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("end", [Killed(), Stopped(signal.SIGTERM)])
+def test_a_preparation_that_was_killed_goes_on(
+    end: BaseException, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Killed in the second and in the third pass, at each part; nothing is done twice, and the arrays are the same."""
     path = write(tmp_path / "a.csv")
     whole = build.build_corpus(config(path=path))
@@ -205,7 +303,8 @@ def test_a_preparation_that_was_killed_goes_on(tmp_path: Path, data_dir: Path, m
     folder.rename(tmp_path / "whole")
     monkeypatch.setattr(text_words, "PART_BYTES", 500)
     monkeypatch.setattr(text_tokens, "ROWS", 7)
-    kills, written, appended = [0], [], []
+    kills, written, appended, passes, count = [0], [], [], [], text_words.count
+    monkeypatch.setattr(text_words, "count", lambda *arguments: (passes.append(1), count(*arguments))[1])
     write_part, append = text_words._write, text_tokens._append
 
     def then_die(function: Any, log: list[Any]) -> Any:
@@ -214,7 +313,7 @@ def test_a_preparation_that_was_killed_goes_on(tmp_path: Path, data_dir: Path, m
             log.append(arguments[1] if function is write_part else arguments[2])
             if len(log) % 2 == 0:
                 kills[0] += 1
-                raise Killed
+                raise end
             return result
 
         return call
@@ -225,14 +324,23 @@ def test_a_preparation_that_was_killed_goes_on(tmp_path: Path, data_dir: Path, m
     while corpus is None:
         try:
             corpus = build.build_corpus(config(path=path))
-        except Killed:
+        except type(end):
             assert not folder.exists()
             assert kills[0] < 30
     assert kills[0] >= 6
+    assert len(passes) == len(written) // 2 + 1, "the words are not counted again in the last pass"
     assert len(set(appended)) == len(appended), "nothing is written twice"
     np.testing.assert_array_equal(corpus.train.tokens, tokens)
     np.testing.assert_array_equal(corpus.test().tokens, test)
     assert [each.name for each in (data_dir / "text_arrays").iterdir()] == [folder.name]
+
+
+def test_the_bar_of_a_pass_that_goes_on():
+    """It begins at what is done, and its rate is that of the rest."""
+    with text_arrays._bar("Counting words", 60) as bar:
+        texts = list(text_arrays._texts(sources.from_rows("rows", {"train": ROWS}), 60, 40, bar))
+    assert texts == [text.encode() for text, _ in ROWS[40:]]
+    assert (bar.initial, bar.n, bar.total) == (40, 60, 60)
 
 
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch):
@@ -253,6 +361,99 @@ def test_a_prepared_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest.M
     first = build.build_corpus(config(path=path))
     monkeypatch.setattr(text_arrays, "_prepare", lambda *_: pytest.fail("prepared again"))
     assert build.build_corpus(config(path=path.rename(tmp_path / "b.csv"))).sha256 == first.sha256
+
+
+@pytest.fixture
+def hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are hashed, where each is large, and none has changed in the last minute."""
+    log, digest = [], hashlib.file_digest
+
+    def logged(file: Any, name: str) -> Any:
+        log.append(Path(file.name).name)
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", logged)
+    monkeypatch.setattr(checksum, "LARGE", 0)
+    monkeypatch.setattr(checksum, "SETTLED", -(10**9))
+    return log
+
+
+def _sums(path: Path, folder: Path) -> checksum.Hashed:
+    return checksum.Hashed({"train": path}, folder)
+
+
+def test_a_file_that_has_not_changed_is_not_hashed_again(tmp_path: Path, data_dir: Path, hashes: list[str]):
+    path = write(tmp_path / "a.csv")
+    first = build.build_corpus(config(path=path))
+    assert hashes.count("a.csv") == 1, "neither when its rows have been read"
+    assert build.build_corpus(config(path=path)).sha256 == first.sha256
+    assert hashes.count("a.csv") == 1
+    write(path, [*ROWS[:-1], ("the film number 9 was dull", "c1")])
+    assert build.build_corpus(config(path=path)).sha256 != first.sha256
+    assert hashes.count("a.csv") == 2
+
+
+def _in_place(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"B")
+
+
+def _another(path: Path) -> None:
+    path.with_name("b").write_bytes(b"B" + path.read_bytes()[1:])
+    os.utime(path.with_name("b"), ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    path.with_name("b").replace(path)
+
+
+def _mapped(path: Path) -> None:
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        content[0] = ord("B")
+
+
+@pytest.mark.parametrize("change", [_in_place, _another, _mapped])
+def test_a_change_that_hides_is_found(change: Any, tmp_path: Path, hashes: list[str]):
+    """The size stays, and the time of modification is set back."""
+    (path := tmp_path / "a").write_bytes(b"a" * 5_000)
+    sums = _sums(path, tmp_path / "sums")
+    before, times = sums.content(), path.stat()
+    sums.keep()
+    assert (sums.content(), _sums(path, tmp_path / "sums").content()) == (before, before)
+    assert len(hashes) == 1
+    time.sleep(0.02)  # a file system may have a time for every 10 ms only
+    change(path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
+    after = _sums(path, tmp_path / "sums").content()
+    assert sums.content() == after != before
+
+
+def test_a_hash_is_kept_of_what_is_at_rest(tmp_path: Path, hashes: list[str], monkeypatch: pytest.MonkeyPatch):
+    """Not of a file that changed in the last minute or while it was read, nor of a small one, and a damaged one is no hash."""
+    (path := tmp_path / "a").write_bytes(b"a" * 5_000)
+    sums = _sums(path, folder := tmp_path / "sums")
+    with monkeypatch.context() as changed:
+        changed.setattr(checksum, "SETTLED", 60 * 10**9)
+        assert sums.content() == sums.content()
+    with monkeypatch.context() as changed:
+        changed.setattr(checksum, "LARGE", 5_001)
+        sums.content()
+    with monkeypatch.context() as changed:
+        digest = hashlib.file_digest
+        changed.setattr(hashlib, "file_digest", lambda *arguments: (digest(*arguments), time.sleep(0.02), _in_place(path))[0])
+        sums.content()
+    sums.keep()
+    assert (len(hashes), folder.exists()) == (4, False)
+    whole = sums.content()
+    sums.keep()
+    (record,) = folder.iterdir()
+    record.write_bytes(record.read_bytes()[:-1])
+    assert (_sums(path, folder).content(), len(hashes)) == (whole, 6)
+
+
+def test_a_refused_file_leaves_no_hash(tmp_path: Path, data_dir: Path, hashes: list[str]):
+    for rows in ([*ROWS, ("", "c1")], [*ROWS, ("alone", "c3")]):
+        with pytest.raises(DataError):
+            build.build_corpus(config(path=write(tmp_path / "a.csv", rows)))
+        assert not data_dir.exists()
 
 
 def test_the_most_frequent_words_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):

@@ -1,11 +1,11 @@
 """A folder of arrays and other files with a manifest of their SHA-256 sums, which are checked when a file is opened."""
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +14,69 @@ import numpy as np
 from experiments.data.checksum import file_sha256
 from experiments.data.corpus import Split
 from experiments.data.imdb_archive import one_line
-from experiments.errors import DataError
+from experiments.errors import DataError, UsageError
 from experiments.storage.files import no_leftovers
 
 MANIFEST = "manifest.json"
 
 
-def create(folder: Path, identity: dict[str, Any], fill: Callable[[Path], None], failed: str) -> None:
+def create(folder: Path, identity: dict[str, Any], fill: Callable[[Path], None], failed: str, resumable: bool = False) -> None:
     """Creates a folder, which has its name only when it is complete.
+
+    Until then its files are in a hidden folder beside it, which one process has at a time; another one waits, and then uses
+    what the first has made. After an error the hidden folder is removed.
 
     Args:
       folder: The folder.
       identity: What it is made from.
-      fill: Writes the files into a folder, which is not in use by others.
+      fill: Writes the files into the hidden folder, where a killed process may have left some.
       failed: The beginning of the error.
+      resumable: Whether the hidden folder stays where the process is stopped, because `fill` goes on with what is there.
 
     Raises:
-      DataError: The folder cannot be written.
+      DataError: The folder cannot be written, or `fill` raises it.
     """
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    hidden, lock = (folder.with_name(f".{folder.name}.{ending}") for ending in ("partial", "lock"))
     try:
-        with no_leftovers(folder.parent), contextlib.ExitStack() as stack:
-            staging.mkdir()
-            stack.callback(shutil.rmtree, staging, ignore_errors=True)
-            fill(staging)
-            write_manifest(staging, identity)
-            staging.rename(folder)
+        with no_leftovers(folder.parent), _alone(lock):
+            if folder.exists():  # another process was faster
+                return
+            hidden.mkdir(exist_ok=True)
+            try:
+                fill(hidden)
+                write_manifest(hidden, identity)
+                hidden.rename(folder)
+            except BaseException as error:
+                if not resumable or isinstance(error, DataError | UsageError | OSError):
+                    shutil.rmtree(hidden, ignore_errors=True)
+                raise
     except OSError as error:
-        if not folder.exists():  # otherwise another process was faster, with the same arrays
-            raise DataError(f"{failed} {folder}: {one_line(error)}") from error
+        raise DataError(f"{failed} {folder}: {one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Waits for a lock and holds it. Its file is removed at the end; a killed process leaves it, without the lock."""
+    while True:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # another process has failed, and has removed the folder that was new to it
+            continue
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)  # the process that held it has removed the file
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def write_manifest(folder: Path, identity: dict[str, Any]) -> None:
     """Writes the manifest of a folder that is complete otherwise: what it was made from, and the SHA-256 of each file."""
-    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
     (folder / MANIFEST).write_text(json.dumps({**identity, "sha256": files}, indent=2))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.data import text_files
-from experiments.data.checksum import files_sha256
+from experiments.data.checksum import Hashed
 from experiments.data.columns import Wanted
 from experiments.data.sources import SPLITS, Source
 from experiments.errors import UsageError
@@ -14,8 +14,8 @@ from experiments.errors import UsageError
 _NAMED = f"(?:{'|'.join(SPLITS)})="
 
 
-def source(data: Any) -> Source:
-    """Returns the source of `config.data`.
+def source(data: Any, sums: Path) -> Source:
+    """Returns the source of `config.data`. The hashes of its files are kept in the folder `sums`.
 
     Raises:
       UsageError: `config.data.path` names no file of a format that is read.
@@ -28,7 +28,8 @@ def source(data: Any) -> Source:
     readers = {
         split: functools.partial(text_files.reader_of(path), path, wanted, data.encoding) for split, path in found.items()
     }
-    return Source(data.path, readers, functools.partial(files_sha256, found))
+    hashed = Hashed(found, sums)
+    return Source(data.path, readers, hashed.content, keep=hashed.keep)
 
 
 def paths(text: str) -> dict[str, Path]:

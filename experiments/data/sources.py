@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from experiments.data import text_lines
 from experiments.errors import DataError, UsageError, first_line
 
 SPLITS = ("train", "validation", "test")
@@ -20,15 +21,17 @@ class Source:
     Attributes:
       name: What errors call it.
       splits: For "train", and "validation" and "test" where they are given, what reads the rows again from the start.
-      content: Returns the SHA-256 of the content, which is computed at each call.
+      content: Returns the SHA-256 of the content as it is at the call.
       classes: The names of the labels in order; None: those that occur in "train", in the order of their numbers if all of them
         are integers, else in alphabetical order.
+      keep: Is called when the content has been prepared, so that `content` may keep what makes its next call faster.
     """
 
     name: str
     splits: Mapping[str, Callable[[], Iterator[Row]]]
     content: Callable[[], str]
     classes: tuple[str, ...] | None = None
+    keep: Callable[[], None] = lambda: None
 
 
 _REGISTERED: dict[tuple[str, str], Function] = {}
@@ -100,16 +103,18 @@ def checked_row(row: Any, where: str) -> Row:
       where: What an error calls the row.
 
     Raises:
-      DataError: The text is empty or no text, or the label is missing or cannot be a name.
+      DataError: The text is empty, too long or no text, or the label is missing or cannot be a name.
     """
     try:
         text, label = row
     except (TypeError, ValueError):
         raise DataError(f"{where} must be a pair of a text and a label") from None
+    if text is None or (isinstance(text, str) and not text.strip()):
+        raise DataError(f"{where}: the text is empty")
     if not isinstance(text, str):
         raise DataError(f"{where}: the text is {type(text).__name__}, not a text")
-    if not text.strip():
-        raise DataError(f"{where}: the text is empty")
+    if len(text) > text_lines.LARGEST:
+        raise DataError(f"{where}: the text has more than {text_lines.LARGEST:,} characters, the most that are read")
     if label is None or label != label or (isinstance(label, str) and not label.strip()):  # NaN is not itself
         raise DataError(f"{where}: the label is empty")
     if not isinstance(label, str | int | float):

@@ -1,13 +1,9 @@
 """Corpora of any labelled texts: tokenised once in bounded memory, kept under the hash of their content, and memory-mapped."""
 
-import contextlib
-import fcntl
 import functools
 import hashlib
 import itertools
 import json
-import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -16,17 +12,17 @@ from typing import Any
 
 import tqdm
 
-from experiments.data import array_folder, imdb_location, sources, text_labels, text_tokens, text_words
+from experiments.data import array_folder, imdb_location, kinds, sources, text_labels, text_tokens, text_words
 from experiments.data.corpus import Corpus
 from experiments.data.sources import SPLITS, Source
 from experiments.data.text_labels import TEST, Labelled, Shares
 from experiments.data.tokenizer import FIRST_RANK_OFFSET, Tokenizer, WordRules
-from experiments.errors import DataError, UsageError
+from experiments.errors import DataError
 from experiments.storage import files
 
 FORMAT = 1  # raise it when the same content and settings give different arrays
 VOCABULARY_SIZE, MAX_LENGTH = 10_000, 256  # where the config has none: at most, because small data needs less
-_ARRAYS, _WORDS, _ABOUT = "text_arrays", "words.txt", "corpus.json"
+_ARRAYS, _SUMS, _WORDS, _ABOUT = "text_arrays", "sha256", "words.txt", "corpus.json"
 
 
 def load(data: Any, rules: WordRules, data_dir: Path | None = None) -> Corpus:
@@ -44,7 +40,8 @@ def load(data: Any, rules: WordRules, data_dir: Path | None = None) -> Corpus:
       UsageError: A field does not fit the data.
       DataError: The data is missing, breaks a rule, or changes while it is read. Then nothing is kept.
     """
-    source = _source(data, data_dir)
+    arrays = imdb_location.data_directory(data_dir) / _ARRAYS
+    source = _source(data, data_dir, arrays / _SUMS)
     content = source.content()
     identity = {"format": FORMAT, "content": content, "splits": list(source.splits), "text": data.text, "label": data.label}
     identity |= {"encoding": data.encoding, "lowercase": rules.lowercase, "filters": rules.filters, "keep": data.keep}
@@ -53,64 +50,35 @@ def load(data: Any, rules: WordRules, data_dir: Path | None = None) -> Corpus:
     identity |= {"vocabulary_size": data.vocabulary_size, "max_length": data.max_length, "split_seed": data.split_seed}
     identity |= {"validation_share": data.validation_share, "test_share": data.test_share}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    folder = imdb_location.data_directory(data_dir) / _ARRAYS / digest[:16]
+    folder = arrays / digest[:16]
     if not folder.exists():  # it has its name only when it is complete
         _prepare(folder, source, data, rules, identity)
+    source.keep()
     return _open(folder, rules, data.keep)
 
 
-def _source(data: Any, data_dir: Path | None) -> Source:
+def _source(data: Any, data_dir: Path | None, sums: Path) -> Source:
     if data.name == "csv":
         from experiments.data import file_source
 
-        return file_source.source(data)
-    if data.name.startswith("tfds:"):
+        return file_source.source(data, sums)
+    if data.name.startswith(kinds.DATASET):
         from experiments.data import tfds_source
 
-        return tfds_source.source(data, imdb_location.data_directory(data_dir))
+        return tfds_source.source(data, imdb_location.data_directory(data_dir), sums)
     return sources.registered(data)
 
 
 def _prepare(folder: Path, source: Source, data: Any, rules: WordRules, identity: dict[str, Any]) -> None:
-    try:
-        with files.no_leftovers(folder.parent), _staging(folder) as staging:
-            if folder.exists():  # another process was faster
-                return
-            started = time.monotonic()
-            rows = _write(staging, source, data, rules)
-            if source.content() != identity["content"]:
-                raise DataError(f"{source.name} has changed while it was read: nothing was kept of it")
-            array_folder.write_manifest(staging, identity)
-            staging.rename(folder)
-    except OSError as error:
-        raise DataError(f"{source.name} cannot be prepared in {folder}: {error.strerror or error}") from error
-    seconds = time.monotonic() - started
-    print(f"Prepared {rows:,} texts in {seconds:.0f} s, {rows / seconds:,.0f} a second: {folder}", file=sys.stderr)
+    def fill(staging: Path) -> None:
+        started = time.monotonic()
+        rows = _write(staging, source, data, rules)
+        if source.content() != identity["content"]:
+            raise DataError(f"{source.name} has changed while it was read: nothing was kept of it")
+        seconds = time.monotonic() - started
+        print(f"Prepared {rows:,} texts in {seconds:.0f} s, {rows / seconds:,.0f} a second: {folder}", file=sys.stderr)
 
-
-@contextlib.contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
-    """Holds the folder in which the arrays grow, which one process has at a time.
-
-    It is removed where the data is refused, and stays where the process is stopped or killed, so that the next one goes on.
-    """
-    staging = folder.with_name(f".{folder.name}.partial")
-    while True:
-        staging.mkdir(exist_ok=True)
-        descriptor = os.open(staging, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if staging.exists() and os.path.samestat(os.fstat(descriptor), staging.stat()):
-            break
-        os.close(descriptor)  # the other process has finished it, or removed it
-    try:
-        yield staging
-    except (DataError, UsageError, OSError):
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    finally:
-        if folder.exists():
-            shutil.rmtree(staging, ignore_errors=True)
-        os.close(descriptor)
+    array_folder.create(folder, identity, fill, f"{source.name} cannot be prepared in", resumable=True)
 
 
 def _write(staging: Path, source: Source, data: Any, rules: WordRules) -> int:
@@ -119,12 +87,12 @@ def _write(staging: Path, source: Source, data: Any, rules: WordRules) -> int:
     with _bar("Checking labels", None) as bar:
         labelled = text_labels.read(source, shares, _ticks(bar))
     rows = len(labelled.labels)
-    with _bar("Counting words", rows) as bar:
-        counted = text_words.count(staging, lambda first: _counted(source, labelled, first, bar), rules)
-    tokenizer = _tokenizer(counted, data, rules)
-    (staging / _WORDS).write_bytes(b"\n".join(counted.words))
-    about = {"classes": labelled.classes, "vocabulary_size": tokenizer.vocabulary_size, "max_length": tokenizer.max_length}
-    files.write_json(staging / _ABOUT, about)
+    if not (staging / _ABOUT).exists():  # which is written when all words are
+        with _bar("Counting words", rows) as bar:
+            counted = text_words.count(staging, lambda first: _counted(source, labelled, first, bar), rules)
+        files.write_whole(staging / _WORDS, b"\n".join(counted.words))
+        files.write_json(staging / _ABOUT, {"classes": labelled.classes, **_sizes(counted, data)})
+    tokenizer = _tokenizer((staging / _WORDS).read_bytes(), files.read_object(staging / _ABOUT), rules, data.keep)
     with _bar("Writing tokens", rows) as bar:
         text_tokens.write(staging, lambda first: _texts(source, rows, first, bar), labelled, tokenizer)
     for part in (*staging.glob("words_*"), staging / text_tokens.MARKER):
@@ -132,18 +100,24 @@ def _write(staging: Path, source: Source, data: Any, rules: WordRules) -> int:
     return rows
 
 
-def _tokenizer(counted: text_words.Counted, data: Any, rules: WordRules) -> Tokenizer:
+def _sizes(counted: text_words.Counted, data: Any) -> dict[str, int]:
     size, length = data.vocabulary_size, data.max_length
     if size is None:
         size = min(VOCABULARY_SIZE, FIRST_RANK_OFFSET + 1 + len(counted.words))
     if length is None:
         length = min(MAX_LENGTH, counted.longest + 1)  # with the token of the start
-    return Tokenizer(counted.words, size, length, rules, data.keep)
+    return {"vocabulary_size": size, "max_length": length}
+
+
+def _tokenizer(words: bytes, about: dict[str, Any], rules: WordRules, keep: str) -> Tokenizer:
+    return Tokenizer(tuple(words.split(b"\n")), about["vocabulary_size"], about["max_length"], rules, keep)
 
 
 def _texts(source: Source, rows: int, first: int, bar: tqdm.tqdm) -> Iterator[bytes]:
     """Yields the texts behind so many, those of train, validation and test in this order."""
-    bar.update(first)
+    bar.n = bar.initial = first  # so that its rate is that of this process
+    if first:
+        bar.refresh()
     every = itertools.chain.from_iterable(source.splits[name]() for name in SPLITS if name in source.splits)
     number = first
     for number, (text, _) in enumerate(itertools.islice(every, first, None), start=first + 1):
@@ -172,10 +146,10 @@ def _ticks(bar: tqdm.tqdm) -> Iterator[None]:
 
 
 def _open(folder: Path, rules: WordRules, keep: str) -> Corpus:
-    words = tuple(array_folder.checked(folder, _WORDS).read_bytes().split(b"\n"))
+    words = array_folder.checked(folder, _WORDS).read_bytes()
     about = json.loads(array_folder.checked(folder, _ABOUT).read_bytes())
     return Corpus(
-        tokenizer=Tokenizer(words, about["vocabulary_size"], about["max_length"], rules, keep),
+        tokenizer=_tokenizer(words, about, rules, keep),
         train=array_folder.open_split(folder, "train"),
         validation=array_folder.open_split(folder, "validation"),
         test=functools.partial(array_folder.open_split, folder, "test"),

@@ -9,10 +9,12 @@ from typing import Any
 from experiments.data import columns, text_lines
 from experiments.data.columns import Wanted
 from experiments.data.sources import Row, checked_row
-from experiments.errors import DataError, UsageError
+from experiments.errors import DataError, UsageError, printable
+from experiments.storage import files
 
 Reader = Callable[[Path, Wanted, str | None], Iterator[Row]]
-_BATCH = 1_000  # rows of a Parquet file that are read at once
+_BATCH = 100  # rows of a Parquet file that are read at once
+_BUFFER = 2**16  # bytes of one of its columns
 
 csv.field_size_limit(text_lines.LARGEST)  # of all readers in this process; it is 131,072, and some reviews are longer
 
@@ -41,6 +43,9 @@ def _read_table(path: Path, wanted: Wanted, encoding: str | None, delimiter: str
         names = next((row for row in reader if row), None)
         if names is None:
             raise DataError(f"{path} is empty: its first line must have the names of the columns")
+        if len(names) == 1:
+            separator = "tabs" if delimiter == "\t" else "commas"
+            raise UsageError(f"{path} has one column, {printable(names[0][:80])!r}: {separator} must separate its columns")
         found = columns.find(names, wanted, str(path))
         text, label, width = names.index(found.text), names.index(found.label), len(names)
         line = reader.line_num + 1
@@ -48,7 +53,8 @@ def _read_table(path: Path, wanted: Wanted, encoding: str | None, delimiter: str
             if len(row) == width:
                 yield checked_row((row[text], row[label]), f"{path}, line {line}")
             elif row:
-                raise DataError(f"{path}, line {line} has {len(row)} columns, and the first line has {width}")
+                plural = "" if len(row) == 1 else "s"
+                raise DataError(f"{path}, line {line} has {len(row)} column{plural}, and the first line has {width}")
             line = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path}, line {line} is no row of a table: {error}") from None
@@ -72,12 +78,9 @@ def _read_json_lines(path: Path, wanted: Wanted, encoding: str | None) -> Iterat
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{where} is not a JSON object")
-    return content
+        return files.parse_object(line.strip(), where)  # so that an error is not at the beginning of the next line
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def _read_parquet(path: Path, wanted: Wanted, encoding: str | None) -> Iterator[Row]:
@@ -88,13 +91,17 @@ def _read_parquet(path: Path, wanted: Wanted, encoding: str | None) -> Iterator[
         raise UsageError(f"config.data.encoding={encoding} must be None: {path} is a Parquet file, whose texts are UTF-8")
     number = 0
     try:
-        with parquet.ParquetFile(path, pre_buffer=False) as file:  # otherwise whole row groups are in memory
+        # Without both, all of a row group's column is in memory, which may be the whole file.
+        with parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER) as file:
             found = columns.find(file.schema_arrow.names, wanted, str(path))
             names = _class_names(file.schema_arrow.metadata, found.label)
             for batch in file.iter_batches(_BATCH, columns=list(found)):
-                for row in zip(batch.column(found.text).to_pylist(), batch.column(found.label).to_pylist(), strict=True):
+                for text, label in zip(batch.column(found.text), batch.column(found.label), strict=True):
                     number += 1
-                    yield checked_row(_named(row, names), f"{path}, row {number}")
+                    where = f"{path}, row {number}"
+                    yield checked_row((text.as_py(), _named(label.as_py(), names, where)), where)
+    except UnicodeDecodeError:
+        raise DataError(f"{path}, row {number} is not UTF-8") from None
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} is not an intact Parquet file, after row {number}: {' '.join(str(error).split())}") from None
 
@@ -108,9 +115,12 @@ def _class_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str] 
         return None
 
 
-def _named(row: tuple[Any, Any], names: list[str] | None) -> tuple[Any, Any]:
-    text, label = row
-    return (text, names[label]) if names and type(label) is int and 0 <= label < len(names) else row
+def _named(label: Any, names: list[str] | None, where: str) -> Any:
+    if not names or type(label) is not int:
+        return label
+    if not 0 <= label < len(names):
+        raise DataError(f"{where}: the label is {label}, and the file has names for 0 to {len(names) - 1}")
+    return names[label]
 
 
 _READERS: dict[str, Reader] = {

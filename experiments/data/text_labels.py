@@ -92,7 +92,8 @@ def _check_classes(source: Source, names: Sequence[str], counts: dict[str, np.nd
     train = counts["train"]
     for split, of_split in counts.items():
         if unknown := [name for name, here, known in zip(names, of_split, train, strict=True) if here and not known]:
-            raise DataError(f"{source.name}: {split} has {_listed(unknown, 'label')}, and train has none of it")
+            them = "it" if len(unknown) == 1 else "them"
+            raise DataError(f"{source.name}: {split} has {_listed(unknown, 'label')}, and train has none of {them}")
     if len(names) < 2:
         raise DataError(f"{source.name} has one label, {printable(names[0])!r}: a classifier needs two")
     if single := [name for name, count in zip(names, train, strict=True) if count == 1]:

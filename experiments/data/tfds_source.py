@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.data import columns
-from experiments.data.checksum import files_sha256
+from experiments.data.checksum import Hashed
 from experiments.data.columns import Wanted
 from experiments.data.sources import SPLITS, Row, Source, checked_row
 from experiments.errors import DataError, UsageError, first_line
@@ -14,8 +14,10 @@ from experiments.errors import DataError, UsageError, first_line
 _BATCH = 1_000  # examples that are read at once
 
 
-def source(data: Any, data_dir: Path) -> Source:
+def source(data: Any, data_dir: Path, sums: Path) -> Source:
     """Returns the source of a dataset in `data_dir`. NAME may have a config and a version, as in name/config:1.0.0.
+
+    The hashes of its files are kept in the folder `sums`.
 
     Raises:
       UsageError: The dataset has no such features, or no split "train".
@@ -41,7 +43,9 @@ def source(data: Any, data_dir: Path) -> Source:
     label = info.features[found.label]
     names = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) and label.names else None
     splits = {split: functools.partial(_rows, builder, split, found, names) for split in SPLITS if split in info.splits}
-    return Source(data.name, splits, functools.partial(_content, Path(builder.data_dir)), names)
+    stored = {path.name: path for path in sorted(Path(builder.data_dir).iterdir()) if path.is_file()}
+    hashed = Hashed(stored, sums)
+    return Source(data.name, splits, hashed.content, names, hashed.keep)
 
 
 def _rows(builder: Any, split: str, found: columns.Found, names: tuple[str, ...] | None) -> Iterator[Row]:
@@ -74,7 +78,3 @@ def _label(value: Any, names: tuple[str, ...] | None, where: str) -> Any:
     if not 0 <= value < len(names):
         raise DataError(f"{where}: the label is {value}, and the dataset has names for 0 to {len(names) - 1}")
     return names[value]
-
-
-def _content(folder: Path) -> str:
-    return files_sha256({path.name: path for path in sorted(folder.iterdir()) if path.is_file()})

@@ -7,7 +7,7 @@ from experiments.report import charts, heads, svg
 from experiments.report.document import UNKNOWN, Figures, Section, Table, Text
 from experiments.report.groups import Group
 from experiments.report.results import spread
-from experiments.report.runs import is_number
+from experiments.storage.entries import is_number
 
 
 def ablation(all_groups: Sequence[Group]) -> list[Section]:

@@ -10,7 +10,8 @@ from typing import Any
 from experiments.errors import UsageError
 from experiments.fields import FREE, PAGES
 from experiments.report import pages, statistics
-from experiments.report.runs import Run, is_number
+from experiments.report.runs import Run
+from experiments.storage.entries import is_number
 
 METRICS = {  # of a finished run, by the keys of its result
     "final_val_accuracy": "final val accuracy",

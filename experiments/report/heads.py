@@ -10,7 +10,7 @@ from experiments.errors import Refusal
 from experiments.fields import CLASSES, FREE, GROUPS
 from experiments.report import measured
 from experiments.report.groups import Group
-from experiments.report.runs import is_number
+from experiments.storage.entries import is_number
 
 HEADS, KEY_DIM = "model.num_heads", "model.key_dim"
 _COUNTED = 16  # models whose operations are counted; each takes a third of a second

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UsageError, first_line
-from experiments.fields import GROUPS, LATER, flattened, with_later_fields
+from experiments.fields import GROUPS, flattened, with_later_fields
 from experiments.report import endings, measured, pages
-from experiments.storage import files
-from experiments.storage.names import BOARD, CHECKPOINTS, CONFIG, CURVES, METRICS, RESULT
+from experiments.storage import entries, files
+from experiments.storage.names import BOARD, CHECKPOINTS, CONFIG, METRICS, RESULT
 
 MUST_BE = "it must be a run folder, a folder with run folders below it, or a ledger file or folder"
-_NUMBERS = ("final_val_loss", "final_val_accuracy", "best_val_loss", "best_val_accuracy", "test_loss", "test_accuracy")
 _OF_A_RUN = (CONFIG, METRICS, RESULT)  # a folder with one of these is a run folder
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -51,11 +49,6 @@ class Run:
         """The name of its page, where the run tells it."""
         label = self.result.get("label", self.ending.page)
         return label if isinstance(label, str) and label else None
-
-
-def is_number(value: Any) -> bool:
-    """Returns whether a value from a JSON file is a finite number."""
-    return type(value) in (int, float) and -1e300 < value < 1e300
 
 
 def read(arguments: Sequence[str]) -> list[Run]:
@@ -121,45 +114,31 @@ def _read_folder(folder: Path) -> Run:
     result: dict[str, Any] = {}
     try:
         config = _checked_config(flattened(with_later_fields(files.read_object(folder / CONFIG))))
-    except _DAMAGE as error:
-        damage.append(_reason(CONFIG, error))
+    except entries.DAMAGE as error:
+        damage.append(entries.fault(CONFIG, error))
     try:
         if (folder / RESULT).exists():
-            result = _checked_result(files.read_object(folder / RESULT))
-    except _DAMAGE as error:
-        damage.append(_reason(RESULT, error))
+            result = _checked_result(entries.checked_result(files.read_object(folder / RESULT)))
+    except entries.DAMAGE as error:
+        damage.append(entries.fault(RESULT, error))
     rows: list[dict[str, Any]] = []
     try:
         if (folder / METRICS).exists() or result:
-            rows = _rows((folder / METRICS).read_bytes(), 1, METRICS, damage)
+            rows = entries.parse_rows((folder / METRICS).read_bytes(), 1, f"{METRICS}, line", damage)
     except OSError as error:
-        damage.append(_reason(METRICS, error))
-    _compare(result, rows, damage)
+        damage.append(entries.fault(METRICS, error))
+    if result:
+        entries.compare(result, rows, result.get("epochs", len(rows)), damage)
     return Run(str(folder), config, rows, result, endings.read(folder), damage)
 
 
 def _read_entry(path: Path) -> Run:
-    damage: list[str] = []
-    config: dict[str, Any] = {}
-    result: dict[str, Any] = {}
-    rows: list[dict[str, Any]] = []
     try:
-        first, _, rest = path.read_bytes().partition(b"\n")
-        entry = json.loads(first)
-        config = _checked_config(LATER | entry["config"])
-        result = _checked_result(entry["result"])
-        rows = _rows(rest, 2, "the file", damage)
-        _compare(result, rows, damage)
-    except _DAMAGE as error:
-        damage.append(_reason("line 1", error))
-    return Run(str(path), config, rows, result, damage=damage)
-
-
-def _reason(name: str, error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{name} cannot be read: {error.strerror}" if error.strerror else f"{name} cannot be read"
-    text = f"{error.args[0]} is missing" if isinstance(error, KeyError) else first_line(error)
-    return text if text.startswith(name) else f"{name}: {text}"
+        entry = entries.parse(path.read_bytes())
+        config = _checked_config(entry.config) if entry.config else {}
+        return Run(str(path), config, entry.rows, _checked_result(entry.result), damage=entry.faults)
+    except entries.DAMAGE as error:
+        return Run(str(path), damage=[entries.fault("line 1", error)])
 
 
 def _checked_config(flat: dict[str, Any]) -> dict[str, Any]:
@@ -173,39 +152,9 @@ def _checked_config(flat: dict[str, Any]) -> dict[str, Any]:
     for name, value in config.items():
         if isinstance(value, dict) or name in GROUPS:
             raise ValueError(f"{name} is not a value")
-    for name in ("seed", "epochs", "batch_size"):
-        if type(config[name]) is not int or not 0 <= config[name] < 2**31:
-            raise ValueError(f"{name}={config[name]!r} must be an integer from 0 to {2**31 - 1}")
-    return config
+    return entries.whole_numbers(config)
 
 
 def _checked_result(result: dict[str, Any]) -> dict[str, Any]:
-    for name in _NUMBERS:
-        if not is_number(result[name]):
-            raise ValueError(f"{name}={result[name]!r} must be a number")
     measured.of(result)
     return result
-
-
-def _rows(content: bytes, first: int, name: str, damage: list[str]) -> list[dict[str, Any]]:
-    """Returns the rows of epochs 1, 2, …, up to the first damaged one. A last line without its end is left out."""
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(content.split(b"\n")[:-1], start=first):
-        try:
-            row = json.loads(line)
-            if row["epoch"] != len(rows) + 1:
-                raise ValueError(f"epoch {row['epoch']!r} where {len(rows) + 1} must be")
-            for column in CURVES:
-                if not is_number(row[column]):
-                    raise ValueError(f"{column}={row[column]!r} must be a number")
-        except _DAMAGE as error:
-            damage.append(_reason(f"{name}, line {number}", error))
-            break
-        rows.append(row)
-    return rows
-
-
-def _compare(result: Mapping[str, Any], rows: Sequence[Any], damage: list[str]) -> None:
-    """Adds it to the damage if a run has not as many rows as its result tells."""
-    if result and not damage and len(rows) != result.get("epochs", len(rows)):
-        damage.append(f"it has {len(rows)} of the {result['epochs']} epochs that its result tells of")

@@ -37,15 +37,20 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
+    """Returns the object that a text in JSON is. Raises ValueError, which begins with `where`, if it is none."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} is not a JSON object")
+    return content
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """Returns the object of a JSON file. Raises OSError, or ValueError with the name of the file and the reason."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name}: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} is not a JSON object")
-    return content
+    return parse_object(path.read_bytes(), path.name)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -55,16 +60,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
       OSError: The file cannot be read.
       ValueError: Another line is not a JSON object. Names the file and the line.
     """
-    rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):  # what follows the last newline is incomplete
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path.name}, line {number}: {error}") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{path.name}, line {number} is not a JSON object")
-        rows.append(row)
-    return rows
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is incomplete
+    return [parse_object(line, f"{path.name}, line {number}") for number, line in enumerate(lines, start=1)]
 
 
 def refuse_unwritable(name: str, folder: Path) -> None:

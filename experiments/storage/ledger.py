@@ -5,16 +5,13 @@ of its config. So the work can be spread over days and machines, and a run is re
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import settings
 from experiments.errors import DataError
-from experiments.fields import LATER
 from experiments.settings import Config
-from experiments.storage import files
-from experiments.storage.names import CURVES
+from experiments.storage import entries, files
 
 
 class Finished(NamedTuple):
@@ -29,7 +26,7 @@ def entry_of(ledger: Path, label: str, config: Config) -> Path:
     return ledger / f"{label}-seed_{config.seed}-{settings.fingerprint(config)}.jsonl"
 
 
-def entries(ledger: Path) -> dict[str, Path]:
+def by_fingerprint(ledger: Path) -> dict[str, Path]:
     """Returns the entries of a ledger by the fingerprints of their configs. A folder that does not exist has none."""
     return {entry.stem.rpartition("-")[2]: entry for entry in sorted(ledger.glob("*-seed_*-*.jsonl"))}
 
@@ -42,8 +39,8 @@ def write(entry: Path, config: Config, run: Finished, folder: Path) -> None:
     """
     fields = settings.flatten(config) | {"data.dir": None}
     lines = [{"config": fields, "result": run.result}, *run.rows]
-    content = "".join(json.dumps(line) + "\n" for line in lines)
-    _parse(content, entry.stem, folder)
+    content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    _checked(content, entry.stem, folder)
     entry.parent.mkdir(parents=True, exist_ok=True)
     files.write_whole(entry, content)
 
@@ -54,34 +51,19 @@ def read(entry: Path) -> Finished:
     Raises:
       DataError: The entry is damaged, or it is not the entry of the config in it.
     """
-    try:
-        content = entry.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise _damaged(entry, str(error)) from None
-    return _parse(content, entry.stem, entry)
+    return _checked(entry.read_bytes(), entry.stem, entry)
 
 
-def _parse(content: str, stem: str, path: Path) -> Finished:
+def _checked(content: bytes, stem: str, path: Path) -> Finished:
     """Returns the run of an entry with this content and name. Errors name `path`."""
-    try:
-        first, *rows = map(json.loads, content.splitlines())
-        config, result = first["config"], first["result"]
-        name = f"seed_{config['seed']}-{settings.fingerprint_of(config)}"
-        numbers = [[row["epoch"], *(row[column] for column in CURVES)] for row in rows]
-        finite = all(math.isfinite(number) for row in numbers for number in row)
-        epochs = result["epochs"] if (LATER | config)["patience"] else config["epochs"]
-        last = result["final_val_accuracy"]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path, f"{type(error).__name__}: {error}") from None
-    if not stem.endswith(f"-{name}"):
-        raise _damaged(path, f"the config in it is that of {name}")
-    if [row[0] for row in numbers] != list(range(1, epochs + 1)):
-        raise _damaged(path, f"it holds {len(rows)} rows, which are not the {epochs} epochs")
-    if not finite:
-        raise _damaged(path, "a loss or an accuracy is not finite")
-    if rows[-1]["val_accuracy"] != last:
-        raise _damaged(path, f"its last row has val_accuracy {rows[-1]['val_accuracy']}, its result has {last}")
-    return Finished(result, rows)
+    parsed = entries.parse(content)
+    if parsed.config:
+        name = f"seed_{parsed.config['seed']}-{settings.fingerprint_of(parsed.config)}"
+        if not stem.endswith(f"-{name}"):
+            raise _damaged(path, f"the config in it is that of {name}")
+    if parsed.faults:
+        raise _damaged(path, parsed.faults[0])
+    return Finished(parsed.result, parsed.rows)
 
 
 def _damaged(path: Path, reason: str) -> DataError:

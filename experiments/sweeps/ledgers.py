@@ -31,7 +31,7 @@ class Ledgers:
         for folder in folders[:1]:
             files.refuse_unwritable(FLAG, folder)
         self._folders = folders
-        self._entries = {key: entry for folder in reversed(folders) for key, entry in ledger.entries(folder).items()}
+        self._entries = {key: entry for folder in reversed(folders) for key, entry in ledger.by_fingerprint(folder).items()}
 
     def have(self, trial: Trial) -> bool:
         """Returns whether one of them has a trial."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from experiments import settings
 from experiments.errors import DataError, UsageError
-from experiments.storage import files, lock, run_folder
+from experiments.storage import entries, files, lock, run_folder
 from experiments.sweeps.failures import Failure
 from experiments.sweeps.trials import Trial
 
@@ -106,7 +106,7 @@ def read(sweepdir: Path) -> Sweep:
     except FileNotFoundError:
         raise UsageError(f"{FLAG}={sweepdir} holds no sweep: {SWEEP} is missing") from None
     except _DAMAGE as error:
-        raise DataError(f"{FLAG}={sweepdir} is damaged: {SWEEP}: {error}") from None
+        raise DataError(f"{FLAG}={sweepdir} is damaged: {entries.fault(SWEEP, error)}") from None
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +169,8 @@ def read_failures(sweepdir: Path) -> dict[str, Failure]:
     except FileNotFoundError:
         return {}
     except _DAMAGE as error:
-        raise DataError(f"{FLAG}={sweepdir} is damaged: {FAILURES}: {error}; without it, failed trials run again") from None
+        reason = entries.fault(FAILURES, error)
+        raise DataError(f"{FLAG}={sweepdir} is damaged: {reason}; without it, failed trials run again") from None
 
 
 def write_failures(sweepdir: Path, failures: dict[str, Failure]) -> None:
@@ -184,7 +185,7 @@ def read_halving(sweepdir: Path) -> Halving:
     except FileNotFoundError:
         return Halving()
     except _DAMAGE as error:
-        raise DataError(f"{FLAG}={sweepdir} is damaged: {HALVING}: {error}") from None
+        raise DataError(f"{FLAG}={sweepdir} is damaged: {entries.fault(HALVING, error)}") from None
 
 
 def write_halving(sweepdir: Path, halving: Halving | None) -> None:
