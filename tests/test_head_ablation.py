@@ -13,7 +13,7 @@ from experiments.attend import weights
 from experiments.report import heads, report
 from experiments.reproduction import blog
 from experiments.training import build
-from scripts import head_entropies, head_split
+from scripts import head_entropies, head_split, ledger_table
 
 FOLDER = blog.FOLDER.parent / "head-ablation"
 
@@ -45,6 +45,11 @@ def test_the_report_is_that_of_the_committed_runs(made: Path):
 
 def test_the_split_is_that_of_the_committed_runs():
     assert f"\n{head_split.report()}\n" in (FOLDER / "README.md").read_text()
+
+
+def test_the_table_of_the_embedded_corpus_is_that_of_the_committed_runs():
+    table = ledger_table.table([str(FOLDER / "verdicts")], "verdicts", ["model.num_heads"])
+    assert f"\n{table}\n" in (FOLDER / "README.md").read_text()
 
 
 def test_the_entropies_are_those_of_the_weights():

@@ -34,6 +34,8 @@ def test_the_tables_are_those_of_the_committed_runs():
     text = (positions.FOLDER.parent / "positions.md").read_text()
     ledgers = [str(positions.FOLDER / "runs")]
     assert f"\n{ledger_table.table(ledgers, 'verdicts', ['model.positions'])}\n" in text
+    long = [str(positions.FOLDER / "long")]
+    assert f"\n{ledger_table.table(long, 'verdicts', ['model.positions'])}\n" in text
     reproduced = positions.FOLDER.parent / "reproduction" / "runs"
     ledgers += [str(entry) for entry in sorted(reproduced.glob("transformer*-seed_[0-4]-*"))]
     assert f"\n{ledger_table.table(ledgers, 'imdb', ['model.positions'])}\n" in text
