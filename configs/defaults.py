@@ -62,12 +62,12 @@ def defaults(data: str) -> Any:
     config.model.key_dim = 16  # features of a head
     config.model.output_dims = (16, 20)  # one for each layer; bodies multi_head, convolution and recurrent only
     config.model.feedforward_dim = 64  # body transformer only
-    config.model.kernel_size = 5  # body convolution only
+    config.model.kernel_size = 5  # of body convolution, and of ngram_attention with logits=context
     config.model.cell = "gru"  # gru | lstm: body recurrent only
     config.model.positions = "none"  # none | learned | sinusoidal | sinusoidal_split | rotary | alibi | t5
     config.model.dropout_rate = 0.0  # of the output of every sub-layer of the body
     config.model.mask_padding = False  # True excludes padding from the keys and from the pooling
-    config.model.logits = "tied"  # of ngram_attention: tied to places in the text | own: one for each n-gram
+    config.model.logits = "tied"  # of ngram_attention: tied to places in the text | own: of each n-gram | context: see its page
     config.model.initial_values = "zeros"  # of ngram_*: zeros | log_ratios, of how many training texts of each class have them
     config.model.implementation = "auto"  # of the attention: auto | fused | chunked | chunked_autodiff | dense
     config.model.dtype = "float32"  # float32 | bfloat16: of activations and products; parameters and loss are float32

@@ -1,9 +1,9 @@
-"""The linear twin of ngram_attention: the same n-grams with equal weights, 168,450 parameters.
+"""The linear twin of ngram_attention: twice as many n-grams, with equal weights, 168,450 parameters.
 
 python -m experiments train --config=configs/ngram_linear.py --workdir=runs/ngram_linear
 
-IMDB, 5 seeds: 0.3 to 0.4 minutes of training each, after 1.2 minutes of preparing the n-grams once. Test accuracy 91.85 (91.71
-to 92.00), trained on 24,500 reviews.
+IMDB, 5 seeds: 1.3 seconds of training each on one core, after a minute of preparing the n-grams once. Test accuracy 91.98
+(91.92 to 92.11), trained on 24,500 reviews.
 """
 
 from configs import ngram_attention
