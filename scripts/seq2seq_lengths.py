@@ -2,17 +2,16 @@
 
 python scripts/seq2seq_lengths.py docs/seq2seq/reversal attention=runs/reversal "fixed context=runs/reversal-fixed"
 
-Writes reversal.png and reversal.csv. The numbers are those of the test splits: in this task source and target have the same
-length. Those of a finished run are in its `result.json`; of one that has been stopped, the last checkpoint decodes the split.
+Writes reversal.png and reversal.csv. The numbers are those of the test splits, from the `result.json` of each run: in this
+task source and target have the same length.
 """
 
+import argparse
 import csv
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import matplotlib
 
@@ -24,27 +23,9 @@ Counts = Mapping[int, tuple[int, int]]  # by length: the number of sequences, an
 
 
 def read(folder: str) -> Counts:
-    """Returns the counts of a run."""
-    result = Path(folder) / "result.json"
-    if not result.exists():
-        return decoded(folder)
-    found = json.loads(result.read_text())["test"]["by_target_length"]
+    """Returns the counts of a finished run."""
+    found = json.loads((Path(folder) / "result.json").read_text())["test"]["by_target_length"]
     return {int(length): (number, exact) for length, (number, exact) in found.items()}
-
-
-def decoded(folder: str) -> Counts:
-    """Returns the counts of the last checkpoint of a run, which decodes every sequence of the test split greedily."""
-    import experiments
-    from experiments import pair_predict
-    from experiments.data import pairs
-
-    run, found = experiments.load(folder), {}
-    rows = pairs.rows(run.config.data)["test"]
-    answers = pair_predict.answers(run, (row.source.encode() for row in rows), batch_size=500)
-    for row, answer in zip(rows, answers, strict=True):
-        number, exact = found.get(len(row.target), (0, 0))
-        found[len(row.target)] = number + 1, exact + (run.tokenizer.text(answer.targets[0][0]) == row.target)
-    return found
 
 
 def write(path: Path, runs: Mapping[str, Counts]) -> None:
@@ -68,13 +49,17 @@ def draw(path: Path, runs: Mapping[str, Counts]) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main(stem: str, *named: str) -> None:
-    runs = {name: read(folder) for name, _, folder in (text.partition("=") for text in named)}
-    write(Path(stem).with_suffix(".csv"), runs)
-    draw(Path(stem).with_suffix(".png"), runs)
+def main(flags: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stem", type=Path, help="the path of both files, without their ending")
+    parser.add_argument("runs", nargs="+", metavar="NAME=FOLDER")
+    arguments = parser.parse_args(flags)
+    runs = {name: read(folder) for name, _, folder in (text.partition("=") for text in arguments.runs)}
+    write(arguments.stem.with_suffix(".csv"), runs)
+    draw(arguments.stem.with_suffix(".png"), runs)
     for name, counts in runs.items():
         print(f"{name}: " + ", ".join(f"{n}: {counts[n][1] / counts[n][0]:.2f}" for n in sorted(counts)))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

@@ -25,7 +25,7 @@ def test_the_lengths_of_runs_become_a_figure_and_its_numbers(tmp_path, capsys):
     for name, counts in (("a", {"1": [4, 4], "2": [4, 3]}), ("b", {"1": [4, 2], "2": [4, 0]})):
         (tmp_path / name).mkdir()
         (tmp_path / name / "result.json").write_text(json.dumps({"test": {"by_target_length": counts}}))
-    seq2seq_lengths.main(str(tmp_path / "out"), f"with={tmp_path / 'a'}", f"without={tmp_path / 'b'}")
+    seq2seq_lengths.main([str(tmp_path / "out"), f"with={tmp_path / 'a'}", f"without={tmp_path / 'b'}"])
     assert (tmp_path / "out.csv").read_text().splitlines() == [
         "run,length,sequences,exact",
         "with,1,4,4",
