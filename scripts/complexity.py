@@ -76,7 +76,7 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 def exponents(rows: Sequence[Row], size: Callable[[Row], float]) -> list[str]:
     """The exponents of FLOPs, CPU time and memory."""
     costs = ("flops", "cpu_ms", "temporary_bytes")
-    return [f"{exponent([size(row) for row in rows], [max(1, getattr(row, cost)) for row in rows]):.2f}" for cost in costs]
+    return [f"{exponent([size(row) for row in rows], [getattr(row, cost) for row in rows]):.2f}" for cost in costs]
 
 
 def tables_of(rows: Sequence[Row], paths: Sequence[dict[str, Any]]) -> str:
