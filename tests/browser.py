@@ -57,11 +57,20 @@ class Browser:
         self.send("Emulation.setScriptExecutionDisabled", value=not script)
         self.console, self.requests, self.events, self.frames = [], [], [], []
         self.send("Page.navigate", url=page.as_uri())
-        while "Page.loadEventFired" not in self.events:
-            self._note(self._read())
+        self._wait_for_load()
         for session in self.frames:
             for domain in ("Runtime", "Log", "Network"):  # which tells what happened before, too
                 self.send(f"{domain}.enable", session=session)
+
+    def follow(self, expression: str) -> None:
+        """Evaluates an expression that leads to another page, and waits until that has loaded."""
+        self.events = []
+        self.evaluate(expression)
+        self._wait_for_load()
+
+    def _wait_for_load(self) -> None:
+        while "Page.loadEventFired" not in self.events:
+            self._note(self._read())
 
     def evaluate(self, expression: str, session: str | None = None) -> Any:
         """The value of an expression in the page or a frame, which may be a promise. Works without the page's consent."""

@@ -159,7 +159,7 @@ def test_the_site_is_read_from_files(site, tmp_path):
         assert tab.console == []
         tab.open(site / "search.html", width=1400)
         search = "document.querySelector('input[name=q]')"
-        tab.evaluate(f"{search}.value = 'sparsemax', {search}.form.submit()")
+        tab.follow(f"{search}.value = 'sparsemax', {search}.form.submit()")
         found = wait_for(tab, "[...document.querySelectorAll('#search-results li a')].map(link => link.href)")
         assert any(link.partition("?")[0].endswith("docs/contract.html") for link in found)
         assert {request.partition(":")[0] for request in tab.requests} <= {"file", "data"}
