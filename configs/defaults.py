@@ -52,6 +52,7 @@ def defaults(data: str) -> Any:
     config.data.ngrams = placeholder(int)  # words of the longest n-grams, for the bodies ngram_*; None: for the other bodies
     config.data.ngram_features = 65_536  # n-grams that the model has numbers for
     config.data.ngram_choice = "frequency"  # frequency | chi2: of the training texts | hashed: all n-grams, without a list
+    config.data.ngram_context = 0  # the most frequent words, whose relevance model.logits=context reads around an n-gram
 
     config.model = ConfigDict()
     config.model.body = "transformer"  # also: attention | multi_head | convolution | recurrent | ngram_linear | ngram_attention

@@ -20,18 +20,20 @@ def get_config(data: str = "imdb"):
     config.schedule = "cosine"
     config.label_smoothing = 0.2
     config.data.ngrams = 4
-    config.data.ngram_features = 84_224  # 168,482 parameters in all
+    config.data.ngram_features = 163_449
+    config.data.ngram_context = 5_000  # 168,482 parameters in all
     config.data.marks = '!?.,;:()"*-'
-    config.data.max_length = 1536
+    config.data.max_length = 2048
     config.data.validation_share = 0.02  # after the choices, which were made with 0.2
     config.model.body = "ngram_attention"
     config.model.num_heads = 1
     config.model.logits = "context"
-    config.model.kernel_size = 25
+    config.model.kernel_size = 33
     config.model.initial_values = "log_ratios"
     config.model.dropout_rate = 0.35
     if data in GENERATED:
         config.batch_size = 32
-        config.data.max_length = 96
+        config.data.ngram_context = 50
+        config.data.max_length = 128
         config.data.validation_share = None
     return config

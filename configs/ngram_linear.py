@@ -11,6 +11,7 @@ from configs import ngram_attention
 
 def get_config(data: str = "imdb"):
     config = ngram_attention.get_config(data)
-    config.data.ngram_features = 168_448  # twice as many: those of ngram_attention have two numbers each
+    config.data.ngram_features = 168_481
+    config.data.ngram_context = 0
     config.model.body = "ngram_linear"
     return config

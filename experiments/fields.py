@@ -35,6 +35,7 @@ LATER = {  # fields that the first runs did not have, with the values that all o
     "data.ngrams": None,
     "data.ngram_features": 65_536,
     "data.ngram_choice": "frequency",
+    "data.ngram_context": 0,
     "model.logits": "tied",
     "model.initial_values": "zeros",
     "data.unit": "word",

@@ -34,7 +34,7 @@ from experiments.fields import MODELS as MODELS
 from experiments.fields import with_later_fields as with_later_fields
 
 Config = Any  # an ml_collections.ConfigDict, whose fields have no static types
-NGRAM_FIELDS = ("logits", "initial_values")  # of config.model, which the bodies over words ignore
+NGRAM_FIELDS = ("logits", "initial_values", "context_size")  # of the bodies over n-grams, which those over words ignore
 CORPORA = tuple(CLASSES)  # those with pages of their own
 
 
@@ -141,6 +141,7 @@ RULES = {
     "data.ngrams": _optional(_integer(1, LONGEST)),
     "data.ngram_features": _integer(1, 2**24),
     "data.ngram_choice": _choice(*CHOICES),
+    "data.ngram_context": _integer(0, 2**24),
     "model.body": _choice(*BODIES, *NGRAM_BODIES, *SEQ2SEQ),
     "model.num_classes": _optional(_integer(2, 65_536)),
     "model.embed_dim": _SIZE,
@@ -250,7 +251,7 @@ def check(config: Config) -> None:
     if fields["model.body"] in SEQ2SEQ:
         seq2seq_config(config, vocabulary_size=5, max_length=1)
     else:
-        model_config(config, vocabulary_size=4, max_length=1, num_classes=2)
+        model_config(config, vocabulary_size=4 + fields["data.ngram_context"], max_length=1, num_classes=2)
 
 
 def _check_data(fields: dict[str, Any]) -> None:
@@ -281,6 +282,10 @@ def _check_ngrams(fields: dict[str, Any]) -> None:
     for field, value in (("data.vocabulary_size", None), ("model.positions", "none"), ("model.dtype", "float32")):
         if fields[field] != value:
             raise UsageError(f"config.{field}={fields[field]!r} must be {value} with data.ngrams={longest}")
+    context, logits = fields["data.ngram_context"], fields["model.logits"]
+    if (context > 0) != (reads := body == "ngram_attention" and logits == "context"):
+        rule = "above 0" if reads else "0"
+        raise UsageError(f"config.data.ngram_context={context} must be {rule} with model.body={body} and model.logits={logits}")
 
 
 def model_config(config: Config, vocabulary_size: int, max_length: int, num_classes: int | None = None) -> Any:
@@ -299,7 +304,7 @@ def model_config(config: Config, vocabulary_size: int, max_length: int, num_clas
     if fields["num_classes"] is None:
         fields["num_classes"] = CLASSES[config.data.name] if num_classes is None else num_classes
     try:
-        return _model_config(fields, vocabulary_size, max_length)
+        return _model_config(fields | {"context_size": config.data.ngram_context}, vocabulary_size, max_length)
     except ValueError as error:
         raise UsageError(f"config.model: {error}") from None
 

@@ -1,5 +1,6 @@
 """n-grams: their hashes, how they are chosen, what a text becomes, and the models over them."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -79,6 +80,16 @@ def test_what_a_text_becomes():
     assert found.ids == [*single, ids[b"a b"]] and found.out_of_vocabulary == 3
     assert by.pad([[1, 2, 3], []]).tolist() == [[2, 3], [0, 0]]
     assert by.read(b"b. a b. x y").ids == by.encode(b"b. a b. x y").ids[1:] == [ids[b"a b"], ids[b"x y"]]
+    context = tuple(sorted(b"%016x" % value for value in ngrams.word_hashes([b"a", b"b"]).tolist()))
+    around = dataclasses.replace(by, words=words + context, settings=NgramSettings(2, "frequency", 3, context=2))
+    near = {word: 4 + context.index(b"%016x" % ngrams.word_hash(word)) for word in (b"a", b"b")}
+    assert around.vocabulary_size == 6 and around.encode(b"Z!").ids == []
+    assert around.encode(b"a b. A b Z!").ids == [  # by hand: every a and b is context, before the n-grams that end with it
+        near[b"a"], near[b"b"], near[b"a"], near[b"b"], *single, ids[b"a b"],
+    ]  # fmt: skip
+    assert around.encode(b"a b. A b Z!").out_of_vocabulary == found.out_of_vocabulary
+    hashed = NgramTokenizer((), NgramSettings(2, "hashed", 5, context=3), 2, KERAS)
+    assert hashed.vocabulary_size == 9 and [1 <= i <= 5 for i in hashed.encode(b"a b").ids] == [False, True, False, True, True]
     hashed = NgramTokenizer((), NgramSettings(2, "hashed", 5), 2, KERAS)
     assert hashed.vocabulary_size == 6 and all(1 <= i <= 5 for i in hashed.encode(b"a b c d e f").ids)
     assert hashed.encode(b"q r").out_of_vocabulary == 0
@@ -96,8 +107,8 @@ def test_the_words_of_a_long_text_are_read_in_pieces():
 
 
 def test_log_ratios_against_counting():
-    tokens = np.array([[1, 2, 2], [2, 0, 0], [1, 3, 0], [3, 0, 0], [3, 3, 0]], np.uint32)
-    found = log_ratios(Split(tokens, np.array([0, 0, 1, 1, 1], np.int8)), 4, 2)
+    tokens = np.array([[1, 2, 2], [2, 5, 0], [1, 3, 0], [3, 0, 0], [3, 3, 4]], np.uint32)  # 4 and 5 are words of context
+    found = log_ratios(Split(tokens, np.array([0, 0, 1, 1, 1], np.int8)), 3, 2)
     by_hand = [math.log(2 / 3) - math.log(2 / 2), math.log(1 / 3) - math.log(3 / 2), math.log(4 / 3) - math.log(1 / 2)]
     np.testing.assert_allclose(found[:, 1] - found[:, 0], by_hand, rtol=1e-12)
 
@@ -117,10 +128,11 @@ def margin_by_loops(config: NgramConfig, params: dict[str, np.ndarray], ids: lis
     """The margin of one text in float64, one n-gram after the other. Id 0 is left out of a text of `whole` n-grams."""
     length, kept = len(ids) if whole is None else whole, [(place, i) for place, i in enumerate(ids) if i]
     params = {name: array.astype(np.float64) for name, array in params.items()}
-    total = np.zeros(params["values"].shape[1])
+    ngrams, total = len(params["values"]), np.zeros(params["values"].shape[1])
+    weighed = [(place, i) for place, i in kept if i <= ngrams]
     for head in range(config.num_heads):
         weights = []
-        for place, i in kept:
+        for place, i in weighed:
             logit = 0.0
             if config.body == "ngram_attention" and config.logits == "own":
                 logit = params["logits"][i - 1, head]
@@ -129,12 +141,13 @@ def margin_by_loops(config: NgramConfig, params: dict[str, np.ndarray], ids: lis
                 logit += params["logits_from_start"][bucket_by_hand(place), head]
             if config.body == "ngram_attention" and config.logits == "context":
                 size = config.kernel_size
-                near = [j for other, j in kept if place - (size - 1) // 2 <= other <= place + size // 2]
-                logit += 10 * sum(params["relevance"][j - 1, head] for j in near) / len(near)
+                places = range(place - (size - 1) // 2, place + size // 2 + 1)
+                near = [params["relevance"][j - ngrams - 1, head] for other, j in kept if j > ngrams and other in places]
+                logit += 10 * sum(near) / max(len(near), 1)
             weights.append(math.exp(logit))
-        for weight, (_, i) in zip(weights, kept, strict=True):
+        for weight, (_, i) in zip(weights, weighed, strict=True):
             total += weight / sum(weights) * params["values"][i - 1] / config.num_heads
-    return params["scale"] * math.sqrt(max(len(kept), 1)) * total + params["bias"]
+    return 0.3 * math.sqrt(max(len(weighed), 1)) * total + params["bias"]
 
 
 def bucket_by_hand(distance: int) -> int:
@@ -147,14 +160,14 @@ def bucket_by_hand(distance: int) -> int:
         ("ngram_linear", {}),
         ("ngram_attention", {"num_classes": 3}),
         ("ngram_attention", {"logits": "own"}),
-        ("ngram_attention", {"logits": "context", "kernel_size": 4}),
+        ("ngram_attention", {"logits": "context", "kernel_size": 4, "context_size": 9}),
     ],
 )
 def test_the_models_against_loops(body: str, fields: dict):
     chosen = config(body, **fields)
     model = NgramClassifier(chosen)
     params = random_params(model, 3)
-    texts = [[5], [], [7, 1, 22, 3, 3, 9, 17], list(range(1, 20))]
+    texts = [[5], [], [7, 1, 22, 3, 3, 9, 17], list(range(22, 3, -1))]
     tokens = np.array([text + [0] * (19 - len(text)) for text in texts])
 
     @jax.jit
@@ -185,7 +198,7 @@ def test_the_models_against_loops(body: str, fields: dict):
 
 
 def test_dropout_leaves_out_ngrams_and_padding_changes_nothing():
-    model = NgramClassifier(config("ngram_attention", logits="context", kernel_size=3))
+    model = NgramClassifier(config("ngram_attention", logits="context", kernel_size=3, context_size=15))
     params = random_params(model, 4)
     tokens = np.array([7, 1, 22, 3, 9, 0, 0])
     every = np.array([[token * (bits >> place & 1) for place, token in enumerate(tokens)] for bits in range(32)])
@@ -241,7 +254,7 @@ def test_a_run_is_trained_continued_and_asked(
     answer = json.loads(capsys.readouterr().out)
     assert answer["label"] in ("neg", "pos") and answer["tokens"] > 5
     result = json.loads((run / "result.json").read_bytes())
-    assert result["parameters"] == 2 * 700 + 2 + 2 * BUCKETS and result["epochs"] == 2
+    assert result["parameters"] == 700 + 50 + 1 + 2 * BUCKETS and result["epochs"] == 2
     rows = run_folder.read_rows(run)
     assert rows[1]["train_loss"] < rows[0]["train_loss"] < 0.75
     assert commands.main(["attend", f"--workdir={run}", f"--words={text}", f"--out={tmp_path}/page.html"]) == 2
@@ -258,6 +271,12 @@ def test_a_run_is_trained_continued_and_asked(
         ("data.vocabulary_size", 100, "config.data.vocabulary_size=100 must be None with data.ngrams=4"),
         ("model.positions", "rotary", "config.model.positions='rotary' must be none with data.ngrams=4"),
         ("model.logits", "free", "config.model.logits='free' must be one of tied, own, context"),
+        (
+            "model.logits",
+            "own",
+            "config.data.ngram_context=5000 must be 0 with model.body=ngram_attention and model.logits=own",
+        ),
+        ("data.ngram_context", 0, "config.data.ngram_context=0 must be above 0 with model.body=ngram_attention"),
     ],
 )
 def test_bad_fields(field: str, value: object, said: str):

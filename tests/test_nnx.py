@@ -116,7 +116,7 @@ CASES: dict[str, tuple[nn.Module, tuple[jax.Array, ...], dict[str, Any]]] = {  #
         TRAIN,
     ),
     "ngram.NgramClassifier, context": (
-        ngram.NgramClassifier(ngram.NgramConfig("ngram_attention", VOCABULARY, T, 2, 3, "context", 0.0)),
+        ngram.NgramClassifier(ngram.NgramConfig("ngram_attention", VOCABULARY, T, 2, 3, "context", 0.0, 5, 7)),
         (TOKENS,),
         {},
     ),

@@ -76,7 +76,7 @@ VALUES_OF = {
     "model.output_dims": [*VALUES, None, True, 16, (), (0,), (True,), (16.0,), (-1,), (None,), ((16,),), (10**12,)],
 }
 for field in INTEGERS:
-    if field not in ("seed", "warmup_steps", "data.split_seed"):
+    if field not in ("seed", "warmup_steps", "data.split_seed", "data.ngram_context"):
         TYPED[field].append("0")
         VALUES_OF[field].append(0)
     if field not in OPTIONAL:
@@ -329,6 +329,7 @@ def test_fingerprint_knows_what_changes_the_numbers():
         "data.path": "a.csv", "data.text": "a", "data.label": "b", "data.encoding": "latin-1", "data.validation_share": 0.2,
         "data.test_share": 0.2, "data.split_seed": 1, "data.keep": "ends", "data.lowercase": False, "data.filters": "",
         "data.unit": "character", "data.marks": "!", "data.ngrams": 2, "data.ngram_features": 9, "data.ngram_choice": "chi2",
+        "data.ngram_context": 4,
         "model.logits": "own", "model.initial_values": "log_ratios", "model.kernel_size": 3, "model.cell": "lstm",
     }  # fmt: skip
     assert {*same, *others} == settings.RULES.keys()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 _FILE = ("path", "encoding")
 _COLUMNS = ("text", "label")
 _SHARES = ("validation_share", "test_share", "split_seed")
-_WORDS = ("filters", "marks", "ngram_features", "ngram_choice")
+_WORDS = ("filters", "marks", "ngram_features", "ngram_choice", "ngram_context")
 FIELDS = (*_FILE, *_COLUMNS, *_SHARES, *_WORDS, "unit")  # of `config.data`, which some kinds do not honour
 
 

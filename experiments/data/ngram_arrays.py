@@ -16,8 +16,9 @@ from experiments.data import array_folder, generated, imdb, imdb_archive, imdb_a
 from experiments.data.corpus import Corpus, Split
 from experiments.data.ngram_tokenizer import NgramSettings, NgramTokenizer
 from experiments.data.tokenizer import WordRules
+from experiments.errors import UsageError
 
-FORMAT = 1  # raise it when the same archive and settings give different arrays
+FORMAT = 2  # raise it when the same archive and settings give different arrays
 MAX_LENGTH = 1024  # where the config has none
 _ARRAYS, _WORDS = "imdb_ngram_arrays", "ngrams.txt"
 
@@ -79,14 +80,25 @@ def _generated(name: str, empty: NgramTokenizer) -> Corpus:
 
 
 def fitted(empty: NgramTokenizer, texts: Iterable[bytes], labels: np.ndarray) -> NgramTokenizer:
-    """Returns a tokenizer with the n-grams that are chosen in labelled texts; with hashed ones, the same tokenizer."""
+    """Returns a tokenizer with the n-grams that are chosen in labelled texts; with hashed ones, the same tokenizer.
+
+    Raises:
+      UsageError: The texts have fewer different words than shall be context.
+    """
     settings = empty.settings
     if settings.choice == "hashed":
         return empty
-    found = [ngrams.occurrences(empty.rules.split(text), settings.longest).hashes for text in texts]
-    chosen = ngrams.chosen(found, labels, settings.features, settings.choice)
-    words = tuple(b"%016x" % value for value in chosen.tolist())
-    return NgramTokenizer(words, settings, empty.max_length, empty.rules, empty.keep)
+    found = [ngrams.occurrences(empty.rules.split(text), settings.longest) for text in texts]
+    chosen = ngrams.chosen([text.hashes for text in found], labels, settings.features, settings.choice).tolist()
+    if settings.context:
+        words = [text.hashes[text.sizes == 1] for text in found]
+        context = ngrams.chosen(words, labels, settings.context, "frequency").tolist()
+        if len(context) < settings.context:
+            raise UsageError(
+                f"config.data.ngram_context={settings.context} must be at most {len(context)}, the words there are"
+            )
+        chosen += context
+    return NgramTokenizer(tuple(b"%016x" % value for value in chosen), settings, empty.max_length, empty.rules, empty.keep)
 
 
 def _tokens(tokenizer: NgramTokenizer, texts: Iterable[bytes]) -> np.ndarray:

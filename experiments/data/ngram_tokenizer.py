@@ -22,19 +22,26 @@ class NgramSettings:
       choice: "frequency" and "chi2" choose them in the training texts, see `ngrams.chosen`. "hashed" reads all n-grams, without
         a list: n-grams with the same hash modulo `features` are one feature.
       features: Their number; fewer if there are not so many.
+      context: How many words are context as well; see `NgramTokenizer`.
     """
 
     longest: int
     choice: str
     features: int
+    context: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class NgramTokenizer:
-    """Encodes any bytes as the ids of n-grams, each at its last occurrence. 0 is padding.
+    """Encodes any bytes as the ids of n-grams, each at its last occurrence, and of words that are context. 0 is padding.
+
+    Context is what attention reads around an n-gram: the most frequent words of the training texts, at all of their
+    occurrences. A word that is both has two ids, and the one for context comes before the n-grams that end with it. The ids
+    of n-grams are from 1 on, and those of context follow them.
 
     Attributes:
-      words: The chosen n-grams: the hexadecimal digits of their hashes, in ascending order. Empty with hashed ones.
+      words: The chosen n-grams, then the words that are context: the hexadecimal digits of their hashes, each kind in ascending
+        order. Empty with hashed ones, for which words with the same hash modulo `settings.context` are one word of context.
       settings: Which n-grams are features.
       max_length: The number of ids in a padded row.
       rules: What a word is.
@@ -56,12 +63,17 @@ class NgramTokenizer:
     @property
     def vocabulary_size(self) -> int:
         """The number of ids, with that of padding."""
-        return 1 + (self.settings.features if self.settings.choice == "hashed" else len(self.words))
+        hashed = self.settings.features + self.settings.context
+        return 1 + (hashed if self.settings.choice == "hashed" else len(self.words))
 
     @property
     def sizes(self) -> dict[str, int]:
         """What a checkpoint keeps beside the words."""
         return {"vocabulary_size": self.vocabulary_size, "max_length": self.max_length}
+
+    @property
+    def _ngrams(self) -> int:
+        return self.vocabulary_size - 1 - self.settings.context
 
     @functools.cached_property
     def _hashes(self) -> np.ndarray:
@@ -74,12 +86,17 @@ class NgramTokenizer:
 
     def ids(self, hashes: np.ndarray) -> np.ndarray:
         """Returns the id of each n-gram by its hash, int64 `[P]`; 0 for those that were not chosen."""
-        if self.settings.choice == "hashed":
-            return (hashes % np.uint64(self.settings.features)).astype(np.int64) + 1
-        if not len(self._hashes):
+        return self._places(hashes, 0, self._ngrams)
+
+    def _places(self, hashes: np.ndarray, first: int, number: int) -> np.ndarray:
+        """Returns the ids of hashes that are among `number` words behind the `first` ones; 0 for those that are not."""
+        if self.settings.choice == "hashed" and number:
+            return (hashes % np.uint64(number)).astype(np.int64) + 1 + first
+        known = self._hashes[first : first + number]
+        if not len(known):
             return np.zeros(len(hashes), np.int64)
-        place = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
-        return np.where(self._hashes[place] == hashes, place + 1, PAD)
+        place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+        return np.where(known[place] == hashes, place + 1 + first, PAD)
 
     def encode(self, text: bytes) -> Encoded:
         """Returns the ids of a text, not truncated, and how many of its words are in none of these n-grams."""
@@ -87,7 +104,14 @@ class NgramTokenizer:
         found = ngrams.occurrences(words, self.settings.longest)
         ids = self.ids(found.hashes)
         known = ids != PAD
-        return Encoded(ids[known].tolist(), len(words) - covered(found, known, len(words)))
+        unknown = len(words) - covered(found, known, len(words))
+        if not self.settings.context:
+            return Encoded(ids[known].tolist(), unknown)
+        context = self._places(ngrams.word_hashes(words), self._ngrams, self.settings.context)
+        around = np.flatnonzero(context)
+        every = np.concatenate([context[around], ids[known]])
+        order = np.argsort(np.concatenate([around, found.last[known]]), kind="stable")  # context is first at each word
+        return Encoded(every[order].tolist(), unknown)
 
     def read(self, text: bytes) -> Encoded:
         """Returns what `encode` returns, with the ids that are kept."""

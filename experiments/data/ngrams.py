@@ -36,9 +36,14 @@ def word_hash(word: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(word, digest_size=8).digest(), "little")
 
 
+def word_hashes(words: Sequence[bytes]) -> np.ndarray:
+    """Returns the hash of each word, uint64 `[W]`."""
+    return np.fromiter(map(word_hash, words), np.uint64, len(words))
+
+
 def occurrences(words: Sequence[bytes], longest: int) -> Occurrences:
     """Returns the n-grams of a text with one to `longest` words."""
-    single = np.fromiter(map(word_hash, words), np.uint64, len(words))
+    single = word_hashes(words)
     hashes, last, sizes = [single], [np.arange(len(words), dtype=np.int32)], [np.ones(len(words), np.int8)]
     for size in range(2, min(longest, len(words)) + 1):
         mixed = hashes[-1][:-1] * _MULTIPLIER

@@ -76,7 +76,7 @@ def rules_of(data: Config) -> WordRules:
 
 def ngram_settings(data: Config) -> NgramSettings:
     """Returns which n-grams are features, by the fields of `config.data`."""
-    return NgramSettings(data.ngrams, data.ngram_choice, data.ngram_features)
+    return NgramSettings(data.ngrams, data.ngram_choice, data.ngram_features, data.ngram_context)
 
 
 def build_tokenizer(data: Config, words: tuple[bytes, ...], meta: Mapping[str, Any]) -> AnyTokenizer:
