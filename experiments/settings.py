@@ -139,7 +139,7 @@ RULES = {
     "data.filters": _optional(Rule("a text of ASCII characters", lambda x: type(x) is str and x.isascii())),
     "data.marks": Rule("a text of ASCII characters", lambda x: type(x) is str and x.isascii()),
     "data.ngrams": _optional(_integer(1, LONGEST)),
-    "data.ngram_features": _integer(1, 2**24),
+    "data.ngram_features": _integer(2, 2**24),
     "data.ngram_choice": _choice(*CHOICES),
     "data.ngram_context": _integer(0, 2**24),
     "model.body": _choice(*BODIES, *NGRAM_BODIES, *SEQ2SEQ),

@@ -88,11 +88,20 @@ def test_what_a_text_becomes():
         near[b"a"], near[b"b"], near[b"a"], near[b"b"], *single, ids[b"a b"],
     ]  # fmt: skip
     assert around.encode(b"a b. A b Z!").out_of_vocabulary == found.out_of_vocabulary
-    hashed = NgramTokenizer((), NgramSettings(2, "hashed", 5, context=3), 2, KERAS)
-    assert hashed.vocabulary_size == 9 and [1 <= i <= 5 for i in hashed.encode(b"a b").ids] == [False, True, False, True, True]
-    hashed = NgramTokenizer((), NgramSettings(2, "hashed", 5), 2, KERAS)
-    assert hashed.vocabulary_size == 6 and all(1 <= i <= 5 for i in hashed.encode(b"a b c d e f").ids)
-    assert hashed.encode(b"q r").out_of_vocabulary == 0
+
+
+def test_what_a_text_becomes_without_a_list():
+    settings = NgramSettings(2, "hashed", 7, context=3)
+    hashed = NgramTokenizer((), settings, 2, KERAS)
+    value, pair = ngrams.word_hash, int(ngrams.occurrences([b"a", b"b"], 2).hashes[-1])
+    context, words = ([8 + value(word) % 3 for word in (b"a", b"b")], [1 + value(word) % 2 for word in (b"a", b"b")])
+    # 1 and 2 are a quarter of 7, rounded up, and for single words; 3 to 7 for longer n-grams; 8 to 10 for context.
+    assert hashed.encode(b"a b").ids == [context[0], words[0], context[1], words[1], 3 + pair % 5]
+    assert hashed.vocabulary_size == 11 and hashed.encode(b"q r").out_of_vocabulary == 0
+    alone = NgramTokenizer((), NgramSettings(1, "hashed", 7), 2, KERAS)
+    assert alone.encode(b"a b").ids == [1 + value(b"a") % 7, 1 + value(b"b") % 7]
+    with_two = dataclasses.replace(hashed, settings=dataclasses.replace(settings, features=2, context=0))
+    assert {*with_two.encode(b"a b c d").ids} == {1, 2}
 
 
 def test_marks_are_words_of_their_own():

@@ -20,7 +20,8 @@ class NgramSettings:
     Attributes:
       longest: The number of words of the longest n-grams.
       choice: "frequency" and "chi2" choose them in the training texts, see `ngrams.chosen`. "hashed" reads all n-grams, without
-        a list: n-grams with the same hash modulo `features` are one feature.
+        a list: n-grams that are hashed to the same place are one feature. A quarter of the features is for single words, which
+        are fewer and tell more.
       features: Their number; fewer if there are not so many.
       context: How many words are context as well; see `NgramTokenizer`.
     """
@@ -84,13 +85,18 @@ class NgramTokenizer:
         """The SHA-256 of the chosen n-grams."""
         return hashlib.sha256(b"\n".join(self.words)).hexdigest()
 
-    def ids(self, hashes: np.ndarray) -> np.ndarray:
-        """Returns the id of each n-gram by its hash, int64 `[P]`; 0 for those that were not chosen."""
-        return self._places(hashes, 0, self._ngrams)
+    def ids(self, found: ngrams.Occurrences) -> np.ndarray:
+        """Returns the id of each n-gram, int64 `[P]`; 0 for those that were not chosen."""
+        number = self._ngrams
+        if self.settings.choice != "hashed" or self.settings.longest == 1:
+            return self._places(found.hashes, 0, number)
+        words = -(-number // 4)
+        longer = self._places(found.hashes, words, number - words)
+        return np.where(found.sizes == 1, self._places(found.hashes, 0, words), longer)
 
     def _places(self, hashes: np.ndarray, first: int, number: int) -> np.ndarray:
         """Returns the ids of hashes that are among `number` words behind the `first` ones; 0 for those that are not."""
-        if self.settings.choice == "hashed" and number:
+        if self.settings.choice == "hashed":
             return (hashes % np.uint64(number)).astype(np.int64) + 1 + first
         known = self._hashes[first : first + number]
         if not len(known):
@@ -102,7 +108,7 @@ class NgramTokenizer:
         """Returns the ids of a text, not truncated, and how many of its words are in none of these n-grams."""
         words = self.rules.split(text)
         found = ngrams.occurrences(words, self.settings.longest)
-        ids = self.ids(found.hashes)
+        ids = self.ids(found)
         known = ids != PAD
         unknown = len(words) - covered(found, known, len(words))
         if not self.settings.context:
