@@ -1,19 +1,17 @@
 """How sharply the heads of a classifier attend, epoch by epoch: the entropy of their weights, by `attn.attention_statistics`.
 
-    python scripts/head_entropies.py transformer imdb
-    python scripts/head_entropies.py transformer_positional verdicts --set model.num_heads=4
+    python scripts/head_entropies.py --config=configs/transformer.py
+    python scripts/head_entropies.py --config=configs/transformer_positional.py:verdicts --config.model.num_heads=4
 
-Trains a page of `configs/` and looks at it after each epoch. A row of the table has the validation
-accuracy, and for each layer and head the mean entropy of its weights over the words of the first validation texts, in nats.
-"alike" is the entropy of weights that are all equal: the logarithm of the number of tokens that a query may attend to.
+Trains a config, with the flags of `python -m experiments train`, and looks at the model after each epoch. A row of the table
+has the validation accuracy, and for each layer and head the mean entropy of its weights over the words of the first validation
+texts (`--texts`, 200), in nats. "alike" is the entropy of weights that are all equal: the logarithm of the number of tokens
+that a query may attend to.
 """
 
-import argparse
 import functools
-import json
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +27,13 @@ from attn.models.classifier import PADDING, Classifier
 from attn.shapes import Array
 from experiments import settings
 from experiments.attend import weights
+from experiments.command_line import command_flags
+from experiments.errors import Refusal
 from experiments.machine import devices
 from experiments.report import tables
 from experiments.training import build, train
+
+_FLAGS = {"config": None, "texts": 200}
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -59,11 +61,10 @@ def alike(tokens: np.ndarray, masked: bool) -> float:
 def table(config: settings.Config, texts: int) -> str:
     """Trains a config and returns the table."""
     tokens = jnp.asarray(build.build_corpus(config).validation.tokens[:texts], jnp.int32)
-    lines: list[list[str]] = []
-    epochs, config.epochs = config.epochs, 1
+    lines, epochs = [], range(1, config.epochs + 1)
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder) / "run"
-        for config.epochs in range(1, epochs + 1):  # a finished run goes on where its config has more epochs
+        for config.epochs in epochs:  # a finished run goes on where its config has more epochs
             result = train.train(config, workdir, config.model.body)
             run = experiments.load(workdir)
             found = [float(entropy) for layer in head_entropies(run.model, run.params, tokens) for entropy in layer]
@@ -73,20 +74,14 @@ def table(config: settings.Config, texts: int) -> str:
     return f"alike: {equal:.3f} nats\n\n" + tables.markdown(["epoch", "validation", *heads], lines)
 
 
-def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("page", help="of configs/")
-    parser.add_argument("data", help="imdb or verdicts")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the config")
-    parser.add_argument("--texts", type=int, default=200, help="validation texts that are looked at")
-    chosen = parser.parse_args(arguments)
-    config = settings.load_page(chosen.page, chosen.data)
-    with config.unlocked():
-        config.update_from_flattened_dict(
-            {field: json.loads(value) for field, value in (each.split("=", 1) for each in chosen.set)}
-        )
-    devices.start()
-    print("\n" + table(config, chosen.texts))
+def main(arguments: list[str]) -> None:
+    try:
+        values, fields = command_flags.parse(arguments, _FLAGS, fields=True)
+        page = command_flags.page(values)
+        devices.start()
+        print("\n" + table(command_flags.read_config(page, fields, _FLAGS), values.texts))
+    except Refusal as refusal:
+        sys.exit(f"error: {refusal}")
 
 
 if __name__ == "__main__":
