@@ -82,10 +82,7 @@ def sentences(seed: int) -> dict[str, list[Sentence]]:
 
 def _pair(rng: np.random.Generator) -> tuple[Sentence, Sentence]:
     """Returns a wrong sentence and its anagram that is right."""
-
-    def pick(options):
-        return options[rng.integers(len(options))]
-
+    pick = twins.picker(rng)
     template = _template(pick)
     words = {name: pick(options) for name, options in CHOICES.items()}
     words["adjective"], words["other"] = (ADJECTIVES[index] for index in rng.permutation(len(ADJECTIVES))[:2])

@@ -1,11 +1,16 @@
 """Corpora whose examples come in twins: two texts with the same words in another order, and opposite labels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 Example = TypeVar("Example", bound=tuple[Any, ...])  # a text, its label, and whatever else is known of it
+
+
+def picker(rng: np.random.Generator) -> Callable[[Sequence[str]], str]:
+    """Returns a function that picks one of several words or phrases, each as often as the others."""
+    return lambda options: options[int(rng.integers(len(options)))]
 
 
 def splits(

@@ -80,9 +80,7 @@ def reviews(seed: int) -> dict[str, list[Review]]:
 
 def _pair(rng: np.random.Generator) -> tuple[Review, Review]:
     """Returns a review with a negative verdict, and its anagram with a positive one."""
-
-    def pick(options):
-        return options[rng.integers(len(options))]
+    pick = twins.picker(rng)
 
     def opinion(positive: int) -> str:
         if rng.random() < 0.25:
