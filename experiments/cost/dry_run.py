@@ -73,7 +73,6 @@ def _parameters(plan: steps.Plan, state: steps.State, target_length: int | None)
 
 def _table(plan: steps.Plan, target_length: int | None) -> list[str]:
     """Returns the layers as a table in ASCII, which every terminal and file can show."""
-    lengths = [length for length in (plan.model.config.max_length, target_length) if length is not None]
     table = tabulate(
         plan.model,
         jax.random.key(0),
@@ -81,7 +80,7 @@ def _table(plan: steps.Plan, target_length: int | None) -> list[str]:
         console_kwargs={"force_terminal": False, "width": _WIDTH},
         table_kwargs={"box": rich.box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False},
         column_kwargs={"overflow": "fold"},
-    )(*(jnp.zeros((1, length), jnp.int32) for length in lengths))
+    )(*(jnp.zeros((1, length), jnp.int32) for length in build.text_lengths(plan.model, target_length)))
     _, *rows, _ = (line.rstrip().replace("─", "-") for line in table.splitlines() if line.strip())  # without title and caption
     return [row for row in rows if not _OPTION.fullmatch(row)]
 

@@ -106,13 +106,18 @@ def model_of(config: Config, vocabulary_size: int, max_length: int, num_classes:
     return NgramClassifier(found) if isinstance(found, NgramConfig) else Classifier(found)
 
 
+def text_lengths(model: AnyModel, target_length: int | None) -> list[int]:
+    """Returns the longest length of each text that a model reads: one, or those of source and target."""
+    return [model.config.max_length] if target_length is None else [model.config.max_length, target_length]
+
+
 def attention_of(model: AnyModel, target_length: int | None = None) -> list[str]:
     """Returns, for each layer in order, the implementation of attention in a train step: the first line of `attn.explain`.
 
     `target_length` is that of a model of pairs.
     """
-    lengths = [length for length in (model.config.max_length, target_length) if length is not None]
-    tokens, rng = [jax.ShapeDtypeStruct((length,), jnp.int32) for length in lengths], jax.random.key(0)
+    lengths, rng = text_lengths(model, target_length), jax.random.key(0)
+    tokens = [jax.ShapeDtypeStruct((length,), jnp.int32) for length in lengths]
     with selection.record_selections() as choices:
         jax.eval_shape(lambda *x: model.init({"params": rng, "dropout": rng}, *x, deterministic=False), *tokens)
     return [str(explanation).partition("\n")[0] for explanation in choices]
