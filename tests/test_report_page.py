@@ -494,7 +494,7 @@ def test_a_real_run(finished_run: Path, tmp_path: Path):
     told = json.loads((finished_run / "result.json").read_text())
     assert (line["state"], line["label"], line["reason"]) == ("finished", "transformer", "")
     assert json.loads(line["test_accuracy"]) == told["test_accuracy"]
-    assert "None: all 1 runs are finished." in written["report.md"]
+    assert "None: the run is finished." in written["report.md"]
 
 
 def test_deviation_from_published_curves(tmp_path: Path):

@@ -60,7 +60,8 @@ def failures(runs: Sequence[Run]) -> Section:
             reason = "; ".join(run.damage) if run.damage else run.ending.reason
             rows.append([run.name, run.state, epochs, step, code, reason])
     if not rows:
-        return Section("failures", "Failures", [Text(f"None: all {len(runs)} runs are finished.")])
+        who = "the run is" if len(runs) == 1 else f"all {len(runs)} runs are"
+        return Section("failures", "Failures", [Text(f"None: {who} finished.")])
     header = ["run", "state", "epochs", "saved step", "exit code", "reason"]
     said = f"{len(rows)} of {len(runs)} runs are not finished, or are damaged. They count in no mean."
     return Section("failures", "Failures", [Text(said), Table(header, rows, (1, 5))])
@@ -94,5 +95,5 @@ def table(runs: Sequence[Run], all_groups: Sequence[Group]) -> Section:
         for run in runs
     ]
     header = ["run", "group", "seed", "state", "epochs", *METRICS.values()]
-    table = Table(header, rows, (1, 3), folded=f"The {len(runs)} runs")
+    table = Table(header, rows, (1, 3), folded="The run" if len(runs) == 1 else f"The {len(runs)} runs")
     return Section("runs", "Runs", [Text("runs.csv has a line for each run, and curves.csv one for each epoch."), table])
