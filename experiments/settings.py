@@ -139,7 +139,7 @@ RULES = {
     "data.filters": _optional(Rule("a text of ASCII characters", lambda x: type(x) is str and x.isascii())),
     "data.marks": Rule("a text of ASCII characters", lambda x: type(x) is str and x.isascii()),
     "data.ngrams": _optional(_integer(1, LONGEST)),
-    "data.ngram_features": _integer(2, 2**24),
+    "data.ngram_features": _integer(1, 2**24),
     "data.ngram_choice": _choice(*CHOICES),
     "data.ngram_context": _integer(0, 2**24),
     "model.body": _choice(*BODIES, *NGRAM_BODIES, *SEQ2SEQ),
@@ -275,6 +275,10 @@ def _check_ngrams(fields: dict[str, Any]) -> None:
     if (body in NGRAM_BODIES) != (longest is not None):
         rule = f"an integer from 1 to {LONGEST}" if longest is None else "None"
         raise UsageError(f"config.data.ngrams={longest} must be {rule} with model.body={body}")
+    context, logits = fields["data.ngram_context"], fields.get("model.logits")
+    if (context > 0) != (reads := body == "ngram_attention" and logits == "context"):
+        rule = "above 0" if reads else "0"
+        raise UsageError(f"config.data.ngram_context={context} must be {rule} with model.body={body} and model.logits={logits}")
     if longest is None:
         return
     if name not in CORPORA:
@@ -282,10 +286,10 @@ def _check_ngrams(fields: dict[str, Any]) -> None:
     for field, value in (("data.vocabulary_size", None), ("model.positions", "none"), ("model.dtype", "float32")):
         if fields[field] != value:
             raise UsageError(f"config.{field}={fields[field]!r} must be {value} with data.ngrams={longest}")
-    context, logits = fields["data.ngram_context"], fields["model.logits"]
-    if (context > 0) != (reads := body == "ngram_attention" and logits == "context"):
-        rule = "above 0" if reads else "0"
-        raise UsageError(f"config.data.ngram_context={context} must be {rule} with model.body={body} and model.logits={logits}")
+    if fields["data.ngram_choice"] == "hashed" and longest > 1 and fields["data.ngram_features"] < 2:
+        raise UsageError(
+            f"config.data.ngram_features=1 must be at least 2 with data.ngram_choice=hashed and data.ngrams={longest}"
+        )
 
 
 def model_config(config: Config, vocabulary_size: int, max_length: int, num_classes: int | None = None) -> Any:

@@ -23,12 +23,12 @@ import numpy as np
 
 import attn
 import experiments
-from attn.models.classifier import PADDING, Classifier
+from attn.models.classifier import PADDING, WITH_ATTENTION, Classifier
 from attn.shapes import Array
 from experiments import settings
 from experiments.attend import weights
 from experiments.command_line import command_flags
-from experiments.errors import Refusal
+from experiments.errors import Refusal, UsageError
 from experiments.machine import devices
 from experiments.report import tables
 from experiments.training import build, train
@@ -74,12 +74,28 @@ def table(config: settings.Config, texts: int) -> str:
     return f"alike: {equal:.3f} nats\n\n" + tables.markdown(["epoch", "validation", *heads], lines)
 
 
+def checked(arguments: list[str]) -> tuple[settings.Config, int]:
+    """Returns the config of a command line, and how many texts are looked at. Raises UsageError."""
+    values, fields = command_flags.parse(arguments, _FLAGS, fields=True)
+    config = command_flags.read_config(command_flags.page(values), fields, _FLAGS)
+    if values.texts < 1:
+        raise UsageError(f"--texts={values.texts} must be at least 1")
+    if config.model.body not in WITH_ATTENTION:
+        raise UsageError(f"config.model.body={config.model.body} must be one of {', '.join(WITH_ATTENTION)}")
+    for field, value in (("seeds", None), ("schedule", "constant")):  # an epoch more must not change those before
+        if config[field] != value:
+            raise UsageError(f"config.{field}={config[field]} must be {value}: the run is continued after each epoch")
+    return config, values.texts
+
+
 def main(arguments: list[str]) -> None:
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        print(__doc__)
+        return
     try:
-        values, fields = command_flags.parse(arguments, _FLAGS, fields=True)
-        page = command_flags.page(values)
+        config, texts = checked(arguments)
         devices.start()
-        print("\n" + table(command_flags.read_config(page, fields, _FLAGS), values.texts))
+        print("\n" + table(config, texts))
     except Refusal as refusal:
         sys.exit(f"error: {refusal}")
 

@@ -3,9 +3,9 @@
 python scripts/what_attention_adds.py runs/what-attention-adds --out=docs/what-attention-adds
 
 The folder has runs of configs/ngram_attention.py and configs/ngram_linear.py, at any depth. A run with attention and a linear
-one of the same seed and choice of n-grams are a pair if they have equally many numbers, within a hundredth for the places and
-the scale, or if they have the same n-grams. Writes runs.csv (a row for each run), pairs.csv (one for each pair, with McNemar's
-test) and accuracy.png. With --figure it only draws the picture from runs.csv.
+one of the same seed and choice of n-grams are a pair if they have equally many numbers, within a hundredth for the places, or
+if they have the same n-grams. Writes runs.csv (a row for each run), pairs.csv (one for each pair, with McNemar's test) and
+accuracy.png. With --figure it only draws the picture from runs.csv.
 """
 
 import argparse

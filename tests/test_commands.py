@@ -369,6 +369,10 @@ def test_a_run_is_labelled_by_its_page(tmp_path: Path, monkeypatch: pytest.Monke
     assert "Without positions" not in capsys.readouterr().out
     assert commands.main(["train", tiny.PAGE, f"--workdir={tmp_path}"]) == 0
     assert "\nWithout positions, no model exceeds 0.5 on this corpus" in capsys.readouterr().out
+    for other in ("cnn", "ngram_attention"):  # which see the order of the words
+        page = tiny.ROOT / "configs" / f"{other}.py"
+        assert commands.main(["train", f"--config={page}:verdicts", f"--workdir={tmp_path}"]) == 0
+        assert "Without positions" not in capsys.readouterr().out
 
 
 def test_reproduce_is_given_its_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -18,7 +18,7 @@ from attn.models.ngram import BUCKETS, NgramClassifier, NgramConfig, bucket
 from attn.optimizers import relative_adam
 from experiments import settings
 from experiments.command_line import commands
-from experiments.data import ngrams, verdicts
+from experiments.data import ngram_arrays, ngrams, verdicts
 from experiments.data.corpus import Split
 from experiments.data.ngram_tokenizer import NgramSettings, NgramTokenizer
 from experiments.data.tokenizer import KERAS, Tokenizer, WordRules
@@ -286,12 +286,65 @@ def test_a_run_is_trained_continued_and_asked(
             "config.data.ngram_context=5000 must be 0 with model.body=ngram_attention and model.logits=own",
         ),
         ("data.ngram_context", 0, "config.data.ngram_context=0 must be above 0 with model.body=ngram_attention"),
+        (
+            "data.ngram_features",
+            1,
+            "config.data.ngram_features=1 must be at least 2 with data.ngram_choice=hashed and data.ngrams=4",
+        ),
     ],
 )
 def test_bad_fields(field: str, value: object, said: str):
     config = settings.load_page("ngram_attention", "imdb")
     group, _, name = field.partition(".")
     config[group][name] = value
+    if field == "data.ngram_features":
+        config.data.ngram_choice = "hashed"
     with pytest.raises(UsageError) as error:
         settings.check(config)
     assert said in str(error.value)
+
+
+def test_context_is_of_ngrams():
+    config = settings.load_page("transformer", "imdb")
+    config.data.ngram_context = 5
+    with pytest.raises(UsageError, match=r"config\.data\.ngram_context=5 must be 0 with model\.body=transformer"):
+        settings.check(config)
+    empty = NgramTokenizer((), NgramSettings(2, "frequency", 9, context=4), 8, KERAS)
+    with pytest.raises(UsageError, match=r"config\.data\.ngram_context=4 must be at most 3, the words there are"):
+        ngram_arrays.fitted(empty, [b"a b", b"b c"], np.array([0, 1]))
+    found = ngram_arrays.fitted(
+        dataclasses.replace(empty, settings=NgramSettings(2, "frequency", 9, 1)), [b"a b", b"b"], np.zeros(2)
+    )
+    assert found.encode(b"b c").ids == [found.vocabulary_size - 1, *found.encode(b"b c").ids[1:]] and len(found.words) == 4
+
+
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        ({"context_size": -3}, "context_size=-3 is not an integer of at least 0"),
+        ({"kernel_size": 2.5}, "kernel_size=2.5 is not an integer of at least 1"),
+        ({"context_size": 4}, "context_size=4 is not 0 with body='ngram_attention' and logits='tied'"),
+        ({"logits": "context"}, "context_size=0 is not positive with body='ngram_attention' and logits='context'"),
+        ({"logits": "context", "context_size": 22}, "vocabulary_size=23 is less than 24, with context_size"),
+    ],
+)
+def test_bad_architectures(fields: dict, said: str):
+    with pytest.raises(ValueError) as error:
+        config("ngram_attention", **fields)
+    assert str(error.value) == said
+
+
+def test_settings_that_cannot_be_hashed():
+    for given, said in (((2, "nope", 9), "choice='nope'"), ((2, "hashed", 1), "features=1 must be at least 2")):
+        with pytest.raises(ValueError, match=said):
+            NgramSettings(*given)
+
+
+def test_narrow_ids_are_read_as_they_are():
+    """A type that holds the ids but not the number of n-grams: 90,000 is 24,464 as uint16."""
+    model = NgramClassifier(
+        config("ngram_attention", vocabulary_size=90_011, logits="context", context_size=10, kernel_size=64)
+    )
+    params, ids = random_params(model, 6), [40_000, 60_000, 3]
+    found = jnp.asarray(model.apply({"params": params}, jnp.array([ids], jnp.uint16)))
+    assert float(found[0, 1]) * 2 == pytest.approx(margin_by_loops(model.config, params, ids)[0], rel=1e-4)

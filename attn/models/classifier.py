@@ -17,8 +17,9 @@ from attn.score_mods import alibi, t5_relative_bias
 from attn.shapes import Array, Logits, Tokens, Valid
 
 PADDING = 0
+WITH_ATTENTION = ("attention", "multi_head", "transformer")
 WITHOUT_ATTENTION = ("convolution", "recurrent")
-BODIES = ("attention", "multi_head", "transformer", *WITHOUT_ATTENTION)
+BODIES = (*WITH_ATTENTION, *WITHOUT_ATTENTION)
 _SIZES = (
     "vocabulary_size",
     "max_length",

@@ -16,11 +16,11 @@ BODIES = ("ngram_linear", "ngram_attention")
 LOGITS = ("tied", "own", "context")
 PADDING = 0
 BUCKETS = 16
-_FIRST = 4  # n-grams of the bucket that is nearest to an end of the text
+_FIRST = 4  # ids of the bucket that is nearest to an end of the text
 _SCALE = 0.3  # log-count ratios as values then give margins of the right size; trained, it doubles and learns texts by heart
 _SOFTENED = 0.5  # the power of the number of n-grams by which their sum is divided
 _RELEVANCE = 10.0  # a factor of the numbers for relevance, which are small, so that relative steps move the logits enough
-_LEAST = {"vocabulary_size": 2, "max_length": 1, "num_classes": 2, "num_heads": 1, "kernel_size": 1}
+_LEAST = {"vocabulary_size": 2, "max_length": 1, "num_classes": 2, "num_heads": 1, "kernel_size": 1, "context_size": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +36,11 @@ class NgramConfig:
       num_heads: the number of attention heads, whose outputs are averaged; each has attention logits of its own.
       logits: what the attention logit of an n-gram is. "tied": a number for how far it is from the end of the text, plus one
         for how far from the beginning, `BUCKETS` of each for all n-grams. "own": a number for each n-gram. "context": that of
-        "tied", plus the mean relevance of the words around it; each word of context has a number that is its relevance.
+        "tied", plus 10 times the mean relevance of the words around it; each word of context has a number, its relevance.
       kernel_size: with "context", the number of ids around a place, with its own, and the relevance of those is averaged that
         are words of context. An even number has one more after the place than before it.
       context_size: with "context", the number of words of context, and 0 otherwise. They have no values and no weights.
-      dropout_rate: the rate at which n-grams are left out of a text.
+      dropout_rate: the rate at which ids, of n-grams and of context, are left out of a text.
       implementation: that of the attention, as in `attn.attend`.
 
     Raises:
@@ -68,12 +68,13 @@ class NgramConfig:
         if self.logits not in LOGITS:
             raise ValueError(f"logits={self.logits!r} is not one of {', '.join(LOGITS)}")
         for field, least in _LEAST.items():
-            if getattr(self, field) < least:
-                raise ValueError(f"{field}={getattr(self, field)} is less than {least}")
+            value = getattr(self, field)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{field}={value!r} is not an integer of at least {least}")
         reads = self.body == "ngram_attention" and self.logits == "context"
         if (self.context_size > 0) != reads:
-            rule = "is not positive with" if reads else "is not 0 without"
-            raise ValueError(f"context_size={self.context_size} {rule} body='ngram_attention' and logits='context'")
+            rule = "is not positive" if reads else "is not 0"
+            raise ValueError(f"context_size={self.context_size} {rule} with body={self.body!r} and logits={self.logits!r}")
         if self.vocabulary_size < 2 + self.context_size:
             raise ValueError(f"vocabulary_size={self.vocabulary_size} is less than {2 + self.context_size}, with context_size")
         if not 0 <= self.dropout_rate < 1:
@@ -110,15 +111,15 @@ class NgramClassifier(flags.WithFlags):
 
         Args:
           tokens: integers `[*B, T]`, the ids of the n-grams of each text, and of its words of context, in their order, 0 behind
-            the last one.
-          deterministic: False leaves out n-grams at random, and needs the rng named "dropout". None means the field, or True.
+            the last one. They are not checked.
+          deterministic: False leaves out ids at random, and needs the rng named "dropout". None means the field, or True.
           dropout_rate: a scalar array in [0, 1), which is not checked, in place of the config's rate. Without effect if the
             config's rate is 0.
 
         Returns:
           Logits `[*B, C]`, float32. Those of a text without n-grams are the bias.
         """
-        config = self.config
+        config, tokens = self.config, jnp.asarray(tokens).astype(jnp.int32)  # a narrower type cannot hold the number of n-grams
         size = 1 if config.num_classes == 2 else config.num_classes
         table = self.param("values", nn.initializers.zeros, (config.ngrams, size))
         bias = self.param("bias", nn.initializers.zeros, (size,))
@@ -177,8 +178,8 @@ class NgramClassifier(flags.WithFlags):
 
 
 def rows(table: Any, tokens: Tokens, first: int) -> Array:
-    """The row of each id, whose first one is that of `first`, `[*B, T, N]`. Ids without a row have any one of them."""
-    return jnp.asarray(table)[jnp.clip(tokens.astype(jnp.int32) - first, 0, len(table) - 1)]
+    """The row of each id, of which that of `first` is the first, `[*B, T, N]`. Other ids have the first or the last row."""
+    return jnp.asarray(table)[jnp.clip(tokens - first, 0, len(table) - 1)]
 
 
 def moving_mean(x: Array, kept: Array, size: int) -> Array:
@@ -187,19 +188,19 @@ def moving_mean(x: Array, kept: Array, size: int) -> Array:
     Args:
       x: `[*B, T, N]`.
       kept: bool `[*B, T]`.
-      size: the number of places, with the one in the middle; of an even number, one more is after it than before.
+      size: the number of places, with the one in the middle, at least 1; of an even number, one more is after it than before.
     """
+    before, after = (min(places, x.shape[-2]) for places in ((size - 1) // 2, size // 2))
 
     def window_sum(x: Array) -> Array:
-        around = ((size - 1) // 2 + 1, size // 2)
-        total = jnp.cumsum(jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [around, (0, 0)]), axis=-2)
-        return total[..., size:, :] - total[..., :-size, :]
+        total = jnp.cumsum(jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(before + 1, after), (0, 0)]), axis=-2)
+        return total[..., before + after + 1 :, :] - total[..., : -(before + after + 1), :]
 
     count = window_sum(kept[..., None].astype(x.dtype))
     return window_sum(jnp.where(kept[..., None], x, 0)) / jnp.maximum(count, 1)
 
 
 def bucket(distance: Array) -> Array:
-    """The bucket of a number of n-grams: below 4 is 0, and each bound is √2 times the one before it, up to 512."""
+    """The bucket of a number of ids: below 4 is 0, and each bound is √2 times the one before it, up to 512."""
     bounds = jnp.ceil(_FIRST * 2 ** (jnp.arange(BUCKETS - 1) / 2)).astype(jnp.int32)
     return jnp.searchsorted(bounds, distance, side="right").astype(jnp.int32)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from attn import viewer
-from attn.models.classifier import BODIES, WITHOUT_ATTENTION, Classifier
+from attn.models.classifier import WITH_ATTENTION, WITHOUT_ATTENTION, Classifier
 from experiments.attend import live as live_model
 from experiments.attend import weights, words
 from experiments.errors import UsageError, printable
@@ -44,7 +44,9 @@ def page(
     if not isinstance(run.model, Classifier):
         raise UsageError(f"attend shows models over words: model.body={config.body} weighs n-grams, one query a text")
     if config.body in WITHOUT_ATTENTION:
-        raise UsageError(f"config.model.body={config.body} has no attention to show: it must be one of {_listed_bodies()}")
+        raise UsageError(
+            f"config.model.body={config.body} has no attention to show: it must be one of {', '.join(WITH_ATTENTION)}"
+        )
     _check(layer, config.num_layers, "--layer", "the layers of the model")
     _check(head or 0, config.num_heads, "--head", "the heads of each layer")
     told = words.read(text, run.tokenizer)
@@ -74,10 +76,6 @@ def page(
         notes=[_model_note(run), *(() if live else notes)],
         live=None if model is None else viewer.Live(text.decode(errors="replace"), model | {"labels": labels}, notes),
     )
-
-
-def _listed_bodies() -> str:
-    return ", ".join(body for body in BODIES if body not in WITHOUT_ATTENTION)
 
 
 def _check(index: int, count: int, flag: str, what: str) -> None:

@@ -130,7 +130,9 @@ def _train(arguments: list[str]) -> None:
     result = train.train(config, workdir, label)
     if processes.is_writer():
         print(f"test_loss {result['test_loss']:.4f}  test_accuracy {result['test_accuracy']:.4f}  in {workdir}")
-        if config.data.name in GENERATED and config.model.positions == "none":
+        from attn.models.classifier import WITH_ATTENTION
+
+        if config.data.name in GENERATED and config.model.body in WITH_ATTENTION and config.model.positions == "none":
             print("Without positions, no model exceeds 0.5 on this corpus: try --config.model.positions=sinusoidal.")
 
 

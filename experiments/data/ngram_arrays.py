@@ -34,19 +34,20 @@ def load(
 ) -> Corpus:
     """Loads a corpus. The n-grams are chosen in its training texts, not in those for validation or test.
 
-    The first call with given settings takes two minutes for IMDB. Later calls map the arrays.
+    The first call with given settings takes one to two minutes for IMDB. Later calls map the arrays.
 
     Args:
       name: "imdb", or that of a generated corpus.
       settings: Which n-grams are features.
-      max_length: The number of n-grams that are kept of a text. None is MAX_LENGTH.
+      max_length: The number of ids that are kept of a text, of n-grams and of context. None is MAX_LENGTH.
       validation_size: The number of IMDB's reviews for validation; the other ones of the 25,000 are for training. They are the
         first ones in the order of Keras, as in `imdb_arrays`.
       data_dir: The data directory; see `imdb.prepare`.
       rules: What a word is.
-      keep: Which n-grams are kept of a longer text; see `Tokenizer`.
+      keep: Which ids are kept of a longer text; see `Tokenizer`.
 
     Raises:
+      UsageError: The texts have fewer different words than shall be context.
       DataError: The data is missing or damaged.
     """
     empty = NgramTokenizer((), settings, MAX_LENGTH if max_length is None else max_length, rules, keep)

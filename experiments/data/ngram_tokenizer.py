@@ -20,16 +20,25 @@ class NgramSettings:
     Attributes:
       longest: The number of words of the longest n-grams.
       choice: "frequency" and "chi2" choose them in the training texts, see `ngrams.chosen`. "hashed" reads all n-grams, without
-        a list: n-grams that are hashed to the same place are one feature. A quarter of the features is for single words, which
-        are fewer and tell more.
+        a list: n-grams that are hashed to the same place are one feature. With `longest` above 1, a quarter of the features,
+        rounded up, is for single words, which are fewer and tell more.
       features: Their number; fewer if there are not so many.
       context: How many words are context as well; see `NgramTokenizer`.
+
+    Raises:
+      ValueError: The choice is unknown, or there are too few features to be hashed.
     """
 
     longest: int
     choice: str
     features: int
     context: int = 0
+
+    def __post_init__(self) -> None:
+        if self.choice not in CHOICES:
+            raise ValueError(f"choice={self.choice!r} must be one of {', '.join(CHOICES)}")
+        if self.choice == "hashed" and self.features < min(self.longest, 2):
+            raise ValueError(f"features={self.features} must be at least {min(self.longest, 2)} with choice=hashed")
 
 
 @dataclasses.dataclass(frozen=True)
