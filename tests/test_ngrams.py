@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,12 @@ PAGE = f"--config={tiny.ROOT / 'configs' / 'ngram_attention.py'}:verdicts"
 WORDS = b"a b a b c".split()
 
 
+def occurrences(words: Sequence[bytes], longest: int) -> ngrams.Occurrences:
+    return ngrams.occurrences(ngrams.word_hashes(words), longest)
+
+
 def test_a_text_has_each_ngram_once_at_its_last_place():
-    found = ngrams.occurrences(WORDS, 3)
+    found = occurrences(WORDS, 3)
     # By hand: the n-grams of "a b a b c" by the place of the last word of their last occurrence.
     expected = ["a", "b a", "b", "a b", "a b a", "c", "b c", "a b c", "b a b"]
     by_hand = {(2, 1): "a", (3, 1): "b", (4, 1): "c", (2, 2): "b a", (3, 2): "a b", (4, 2): "b c"}
@@ -39,7 +44,7 @@ def test_a_text_has_each_ngram_once_at_its_last_place():
     assert sorted(expected) == sorted(by_hand.values())
     assert list(zip(found.last.tolist(), found.sizes.tolist(), strict=True)) == sorted(by_hand)
     # A hash is that of the words alone, wherever they stand.
-    alone = {text: ngrams.occurrences(text.encode().split(), 3).hashes[-1] for text in by_hand.values()}
+    alone = {text: occurrences(text.encode().split(), 3).hashes[-1] for text in by_hand.values()}
     assert [alone[by_hand[place]] for place in sorted(by_hand)] == found.hashes.tolist()
     assert len(set(alone.values())) == len(alone)
 
@@ -47,7 +52,7 @@ def test_a_text_has_each_ngram_once_at_its_last_place():
 def test_different_ngrams_have_different_hashes():
     words = [b"%d" % number for number in range(11)]
     texts = [list(some) for size in (1, 2, 3) for some in itertools.product(words, repeat=size)]
-    assert len({int(ngrams.occurrences(text, len(text)).hashes[-1]) for text in texts if len(set(text)) == len(text)}) == sum(
+    assert len({int(occurrences(text, len(text)).hashes[-1]) for text in texts if len(set(text)) == len(text)}) == sum(
         math.perm(11, size) for size in (1, 2, 3)
     )
 
@@ -70,7 +75,7 @@ def test_the_choice_is_that_of_the_formula(choice: str):
 
 
 def test_what_a_text_becomes():
-    chosen = sorted(int(ngrams.occurrences(words.split(), 2).hashes[-1]) for words in (b"b", b"a b", b"x y"))
+    chosen = sorted(int(occurrences(words.split(), 2).hashes[-1]) for words in (b"b", b"a b", b"x y"))
     words = tuple(b"%016x" % value for value in chosen)
     by = NgramTokenizer(words, NgramSettings(2, "frequency", 3), 2, KERAS)
     ids = {text: by.encode(text).ids[-1] for text in (b"a b", b"x y")}
@@ -93,7 +98,7 @@ def test_what_a_text_becomes():
 def test_what_a_text_becomes_without_a_list():
     settings = NgramSettings(2, "hashed", 7, context=3)
     hashed = NgramTokenizer((), settings, 2, KERAS)
-    value, pair = ngrams.word_hash, int(ngrams.occurrences([b"a", b"b"], 2).hashes[-1])
+    value, pair = ngrams.word_hash, int(occurrences([b"a", b"b"], 2).hashes[-1])
     context, words = ([8 + value(word) % 3 for word in (b"a", b"b")], [1 + value(word) % 2 for word in (b"a", b"b")])
     # 1 and 2 are a quarter of 7, rounded up, and for single words; 3 to 7 for longer n-grams; 8 to 10 for context.
     assert hashed.encode(b"a b").ids == [context[0], words[0], context[1], words[1], 3 + pair % 5]

@@ -89,7 +89,7 @@ def fitted(empty: NgramTokenizer, texts: Iterable[bytes], labels: np.ndarray) ->
     settings = empty.settings
     if settings.choice == "hashed":
         return empty
-    found = [ngrams.occurrences(empty.rules.split(text), settings.longest) for text in texts]
+    found = [ngrams.occurrences(ngrams.word_hashes(empty.rules.split(text)), settings.longest) for text in texts]
     chosen = ngrams.chosen([text.hashes for text in found], labels, settings.features, settings.choice).tolist()
     if settings.context:
         words = [text.hashes[text.sizes == 1] for text in found]

@@ -116,13 +116,14 @@ class NgramTokenizer:
     def encode(self, text: bytes) -> Encoded:
         """Returns the ids of a text, not truncated, and how many of its words are in none of these n-grams."""
         words = self.rules.split(text)
-        found = ngrams.occurrences(words, self.settings.longest)
+        hashes = ngrams.word_hashes(words)
+        found = ngrams.occurrences(hashes, self.settings.longest)
         ids = self.ids(found)
         known = ids != PAD
         unknown = len(words) - covered(found, known, len(words))
         if not self.settings.context:
             return Encoded(ids[known].tolist(), unknown)
-        context = self._places(ngrams.word_hashes(words), self._ngrams, self.settings.context)
+        context = self._places(hashes, self._ngrams, self.settings.context)
         around = np.flatnonzero(context)
         every = np.concatenate([context[around], ids[known]])
         order = np.argsort(np.concatenate([around, found.last[known]]), kind="stable")  # context is first at each word

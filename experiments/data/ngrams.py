@@ -41,14 +41,14 @@ def word_hashes(words: Sequence[bytes]) -> np.ndarray:
     return np.fromiter(map(word_hash, words), np.uint64, len(words))
 
 
-def occurrences(words: Sequence[bytes], longest: int) -> Occurrences:
-    """Returns the n-grams of a text with one to `longest` words."""
-    single = word_hashes(words)
-    hashes, last, sizes = [single], [np.arange(len(words), dtype=np.int32)], [np.ones(len(words), np.int8)]
-    for size in range(2, min(longest, len(words)) + 1):
+def occurrences(single: np.ndarray, longest: int) -> Occurrences:
+    """Returns the n-grams of a text with one to `longest` words, from the `word_hashes` of its words."""
+    words = len(single)
+    hashes, last, sizes = [single], [np.arange(words, dtype=np.int32)], [np.ones(words, np.int8)]
+    for size in range(2, min(longest, words) + 1):
         mixed = hashes[-1][:-1] * _MULTIPLIER
         hashes.append((mixed ^ (mixed >> np.uint64(29))) + single[size - 1 :])
-        last.append(np.arange(size - 1, len(words), dtype=np.int32))
+        last.append(np.arange(size - 1, words, dtype=np.int32))
         sizes.append(np.full(len(hashes[-1]), size, np.int8))
     every = Occurrences(*map(np.concatenate, (hashes, last, sizes)))
     order = np.lexsort((every.sizes, every.last))
